@@ -1,0 +1,68 @@
+# `make book` and `make test` need Python 3.11, 3.12 or 3.13 and nothing else: they set up .venv by themselves.
+# Another interpreter: make book PYTHON=/path/to/python
+SHELL := /bin/bash
+PY := .venv/bin/python
+STAMP := .venv/.installed
+
+.PHONY: help book html notebooks test bench lint format set-repository colab-check clean
+
+help:
+	@echo "make book            execute the chapters and build the book"
+	@echo "make test            unit tests, and every chapter against its stored outputs"
+	@echo "make html            build the book from the stored outputs, without executing"
+	@echo "make notebooks       execute the chapters in place"
+	@echo "make bench           measure quality, speed and memory"
+	@echo "make lint            check style; make format repairs it"
+	@echo "make colab-check     try the package and two chapters on Colab's versions"
+	@echo "make set-repository URL=https://github.com/owner/name"
+
+$(STAMP): pyproject.toml constraints.txt
+	@set -e; \
+	fits='import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; \
+	if ! { $(PY) -m pip --version && $(PY) -c "$$fits"; } >/dev/null 2>&1; then \
+	  found=""; \
+	  for candidate in "$(PYTHON)" python3.13 python3.12 python3.11 python3 python; do \
+	    if [ -n "$$candidate" ] && "$$candidate" -c "$$fits" >/dev/null 2>&1; then found="$$candidate"; break; fi; \
+	    if [ -n "$(PYTHON)" ]; then break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "No Python 3.11, 3.12 or 3.13 with the venv module was found. Name one: make PYTHON=/path/to/python" >&2; exit 1; \
+	  fi; \
+	  echo "Setting up .venv with $$($$found --version)"; \
+	  "$$found" -m venv --clear .venv; \
+	fi; \
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[book,test,tune,explain]"
+	@touch $@
+
+book: $(STAMP)
+	@$(PY) tools/build.py book
+
+html: $(STAMP)
+	@$(PY) tools/build.py html
+
+notebooks: $(STAMP)
+	@$(PY) tools/build.py notebooks
+
+test: $(STAMP)
+	@$(PY) -m pytest --nbval-lax tests notebooks
+
+bench: $(STAMP)
+	@$(PY) -m benchmarks
+
+lint: $(STAMP)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+format: $(STAMP)
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+set-repository: $(STAMP)
+	@$(PY) tools/bootstrap.py $(if $(URL),--url "$(URL)")
+
+colab-check: $(STAMP)
+	@$(PY) tools/colab_check.py $(if $(FREEZE),--freeze "$(FREEZE)")
+
+clean:
+	rm -rf _build build *.egg-info .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print0 | xargs -0 rm -rf

@@ -1,0 +1,62 @@
+"""What measures quality, speed and memory, and writes `benchmarks/results/*.json`.
+
+Only light imports here: a process that measures another one's memory must be small itself.
+"""
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("vaecm", "numpy", "pandas", "scipy", "scikit-learn", "lightgbm", "keras", "tensorflow")
+
+
+def machine():
+    """What the numbers were measured on: processor, cores, memory, system, versions."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": _memory(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def write(name, content):
+    """Write `results/<name>.json` in one step: a run that is cut off leaves the last result as it was."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path, draft = RESULTS / f"{name}.json", RESULTS / f".{name}.{os.getpid()}.tmp"
+    whole = {"measured": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": machine(), **content}
+    try:
+        draft.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    print(f"wrote benchmarks/results/{path.name}")
+    return path
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _memory():
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _version(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,25 @@
+"""Run every benchmark, or those that are named, as in ``python -m benchmarks quality speed``."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = ("quality", "speed", "conv_vae", "upworthy")
+
+
+def main(names):
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        sys.exit(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    there = [name for name in names or NAMES if (Path(__file__).parent / f"{name}.py").exists()]
+    failed = []
+    for name in there:
+        print(f"== {name}", flush=True)
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
+            failed.append(name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,279 @@
+"""Laws of the losses: SciPy's densities, Monte Carlo, and numbers worked out by hand."""
+
+import doctest
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from scipy import integrate, special, stats
+
+from vaecm import losses
+
+tf = pytest.importorskip("tensorflow") if keras.backend.backend() == "tensorflow" else None
+NAN = float("nan")
+EXTREME = np.array([-200.0, -50.0, -1e-3, 0.0, 1e-3, 50.0, 200.0], "float32")
+
+
+def numpy(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+def gradients(loss, *inputs):
+    """Gradients of the sum of a loss with respect to each input."""
+    if tf is None:
+        pytest.skip("gradients are taken with TensorFlow")
+    variables = [tf.Variable(np.asarray(x, "float32")) for x in inputs]
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(loss(*variables))
+    return [g.numpy() for g in tape.gradient(total, variables)]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
+
+
+def test_examples_run():
+    result = doctest.testmod(losses)
+    assert result.attempted > 10
+    assert result.failed == 0
+
+
+# --- the KL term
+
+
+def test_kl_agrees_with_monte_carlo(rng):
+    mean, log_var = rng.normal(size=(3, 4)), rng.normal(size=(3, 4))
+    sd = np.exp(log_var / 2)
+    z = mean + sd * rng.normal(size=(200_000, 3, 4))
+    terms = (stats.norm.logpdf(z, mean, sd) - stats.norm.logpdf(z)).sum(axis=-1)
+    standard_error = terms.std(axis=0) / np.sqrt(len(terms))
+    assert (
+        np.abs(numpy(losses.kl_standard_normal(mean, log_var)) - terms.mean(axis=0)) < 4.5 * standard_error
+    ).all()
+
+
+def test_kl_is_the_sum_over_dimensions_and_zero_only_at_the_prior(rng):
+    mean, log_var = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
+    parts = numpy(losses.kl_per_dimension(mean, log_var))
+    assert parts.shape == (5, 3)
+    assert (parts > 0).all()
+    np.testing.assert_allclose(numpy(losses.kl_standard_normal(mean, log_var)), parts.sum(axis=1), rtol=1e-5)
+    assert (numpy(losses.kl_standard_normal(np.zeros((2, 3)), np.zeros((2, 3)))) == 0).all()
+
+
+def test_kl_close_to_the_prior_is_exact():
+    log_var = np.array([[1e-3]])
+    np.testing.assert_allclose(numpy(losses.kl_per_dimension([[0.0]], log_var)), log_var**2 / 4, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("step", "warmup", "beta", "expected"),
+    [
+        (0, 10, 1.0, 0.0),
+        (5, 10, 1.0, 0.5),
+        (5, 10, 0.4, 0.2),
+        (10, 10, 1.0, 1.0),
+        (99, 10, 0.4, 0.4),
+        (0, 0, 2, 2.0),
+    ],
+)
+def test_schedule_by_hand(step, warmup, beta, expected):
+    assert losses.kl_schedule(step, warmup, beta) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("values", [(-1, 10, 1.0), (1, -10, 1.0), (1, 10, -0.5)])
+def test_schedule_refuses_negative_values(values):
+    with pytest.raises(ValueError, match=r"must not be negative, got -"):
+        losses.kl_schedule(*values)
+
+
+def test_free_bits_have_no_gradient_below_the_threshold():
+    (gradient,) = gradients(lambda kl: losses.free_bits(kl, 0.5), [0.1, 0.4, 0.6, 3.0])
+    assert gradient.tolist() == [0, 0, 1, 1]
+    assert float(losses.free_bits([0.1, 0.6], 0.5)) == pytest.approx(1.1)
+
+
+# --- pixels
+
+
+def test_bernoulli_is_scipys(rng):
+    x, logits = rng.integers(0, 2, size=(4, 3, 2, 1)), rng.normal(scale=3, size=(4, 3, 2, 1))
+    expected = -stats.bernoulli.logpmf(x, special.expit(logits)).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(numpy(losses.bernoulli_nll(x, logits)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("logit", [-30.0, -3.0, -0.26, -0.24, -1e-4, 0.0, 1e-4, 0.24, 0.26, 3.0, 30.0])
+def test_continuous_bernoulli_is_a_density_with_its_mean(logit):
+    def density(x):
+        return np.exp(-numpy(losses.continuous_bernoulli_nll(x[:, None], np.full((len(x), 1), logit))))
+
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    nodes, weights = (nodes + 1) / 2, weights / 2
+    p = density(nodes)
+    assert (weights * p).sum() == pytest.approx(1, abs=1e-5)
+    assert float(losses.continuous_bernoulli_mean(logit)) == pytest.approx(
+        (weights * p * nodes).sum(), abs=1e-5
+    )
+
+
+def test_continuous_bernoulli_normaliser_by_quadrature():
+    lam = 0.2
+    mass, _ = integrate.quad(lambda x: lam**x * (1 - lam) ** (1 - x), 0, 1)
+    expected = -np.log(lam**0.7 * (1 - lam) ** 0.3 / mass)
+    value = losses.continuous_bernoulli_nll([[0.7]], [[np.log(lam / (1 - lam))]])
+    assert float(value[0]) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", [losses.bernoulli_nll, losses.continuous_bernoulli_nll])
+@pytest.mark.parametrize("x", [0.0, 0.3, 1.0])
+def test_pixel_losses_stay_finite_at_extremes(loss, x):
+    pixels = np.full((len(EXTREME), 1), x, "float32")
+    assert np.isfinite(numpy(loss(pixels, EXTREME[:, None]))).all()
+    (gradient,) = gradients(lambda logits: loss(pixels, logits), EXTREME[:, None])
+    assert np.isfinite(gradient).all()
+    assert (np.abs(gradient) <= 1).all()  # a mean of the density minus x
+
+
+# --- numbers, classes, words
+
+
+def test_gaussian_is_scipys(rng):
+    x, mean, log_var = rng.normal(size=(3, 4, 2, 5))
+    expected = -stats.norm.logpdf(x, mean, np.exp(log_var / 2)).sum(axis=(1, 2))
+    np.testing.assert_allclose(numpy(losses.gaussian_nll(x, mean, log_var)), expected, rtol=1e-4)
+
+
+def test_gaussian_leaves_out_what_is_missing(rng):
+    x, mean, log_var = rng.normal(size=(3, 2, 3))
+    x[0, 1] = np.nan
+    there = ~np.isnan(x)
+    each = -stats.norm.logpdf(x, mean, np.exp(log_var / 2))
+    expected = np.where(there, each, 0).sum(axis=1)
+    np.testing.assert_allclose(
+        numpy(losses.gaussian_nll(x, mean, log_var, observed=there)), expected, rtol=1e-4
+    )
+    by_mean, by_log_var = gradients(lambda m, v: losses.gaussian_nll(x, m, v, observed=there), mean, log_var)
+    assert np.isfinite(by_mean).all()
+    assert np.isfinite(by_log_var).all()
+    assert by_mean[0, 1] == by_log_var[0, 1] == 0
+    assert (by_mean[there] != 0).all()
+
+
+def test_gaussian_shows_missing_values_that_nobody_declared():
+    assert np.isnan(numpy(losses.gaussian_nll([[NAN]], [[0.0]], [[0.0]]))).all()
+
+
+def test_classes_are_scipys_multinomial_of_one(rng):
+    logits, index = rng.normal(size=(6, 4)), np.array([0, 1, 2, 3, 1, 1])
+    expected = -stats.multinomial.logpmf(np.eye(4)[index], 1, special.softmax(logits, axis=1))
+    np.testing.assert_allclose(numpy(losses.categorical_nll(index, logits)), expected, rtol=1e-5)
+
+
+def test_missing_class_adds_nothing():
+    index, logits = np.array([NAN, 1.0]), np.array([[5.0, 1.0], [0.0, 0.0]])
+    value = numpy(losses.categorical_nll(index, logits, observed=[0, 1]))
+    np.testing.assert_allclose(value, [0, np.log(2)], rtol=1e-6)
+    (gradient,) = gradients(lambda a: losses.categorical_nll(index, a, observed=[0, 1]), logits)
+    assert (gradient[0] == 0).all()
+    np.testing.assert_allclose(gradient[1], [0.5, -0.5])
+
+
+def test_words_are_scipys_multinomial_without_its_coefficient(rng):
+    counts, logits = rng.integers(0, 4, size=(5, 6)), rng.normal(size=(5, 6))
+    p = special.softmax(logits, axis=1)
+    n = counts.sum(axis=1)
+    coefficient = special.gammaln(n + 1) - special.gammaln(counts + 1).sum(axis=1)
+    expected = coefficient - stats.multinomial.logpmf(counts, n, p)
+    np.testing.assert_allclose(numpy(losses.multinomial_nll(counts, logits)), expected, rtol=1e-4, atol=1e-5)
+
+
+# --- effects
+
+
+def test_click_is_scipys(rng):
+    a, c = rng.normal(scale=3, size=50), rng.integers(0, 2, size=50)
+    expected = -stats.bernoulli.logpmf(c, special.expit(a))
+    np.testing.assert_allclose(numpy(losses.click_nll(c, a)), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_entire_space_is_two_bernoullis_of_scipy(rng):
+    a, b = rng.normal(scale=2, size=(2, 200))
+    c = rng.integers(0, 2, size=200)
+    v = c * rng.integers(0, 2, size=200)
+    p_click, p_both = special.expit(a), special.expit(a) * special.expit(b)
+    expected = -stats.bernoulli.logpmf(c, p_click) - stats.bernoulli.logpmf(c * v, p_both)
+    np.testing.assert_allclose(numpy(losses.entire_space_nll(c, v, a, b)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_entire_space_stays_exact_and_finite_at_extremes():
+    a, b = (grid.ravel() for grid in np.meshgrid(EXTREME, EXTREME))
+    for c, v in [(0, 0), (1, 0), (1, 1)]:
+        c, v = np.full(len(a), c), np.full(len(a), v)
+        value = numpy(losses.entire_space_nll(c, v, a, b))
+        a64, b64 = a.astype(float), b.astype(float)
+        log_p = -np.logaddexp(0, -a64) - np.logaddexp(0, -b64)
+        log_not_p = np.logaddexp(-np.logaddexp(0, a64), -np.logaddexp(0, -a64) - np.logaddexp(0, b64))
+        expected = np.logaddexp(0, a64) - c * a64 - np.where(c * v, log_p, log_not_p)
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=5e-5)
+        for gradient in gradients(lambda x, y, c=c, v=v: losses.entire_space_nll(c, v, x, y), a, b):
+            assert np.isfinite(gradient).all()
+            assert (np.abs(gradient) <= 2).all()
+
+
+def test_entire_space_finds_the_true_rates(rng):
+    """The loss is smallest at the rates that made the data, 0.3 and 0.4."""
+    c = rng.random(100_000) < 0.3
+    v = c & (rng.random(100_000) < 0.4)
+    ones = np.ones(len(c))
+
+    def at(p, q):
+        return float(
+            np.mean(numpy(losses.entire_space_nll(c, v, special.logit(p) * ones, special.logit(q) * ones)))
+        )
+
+    best = at(c.mean(), v.sum() / c.sum())
+    for p, q in [(0.27, 0.4), (0.33, 0.4), (0.3, 0.35), (0.3, 0.45)]:
+        assert at(p, q) > best
+
+
+def test_lognormal_is_scipys(rng):
+    m, s = rng.normal(size=50), rng.uniform(0.1, 1.9, size=50)
+    r = np.exp(m + s * rng.normal(size=50))
+    expected = -stats.lognorm.logpdf(r, s, scale=np.exp(m))
+    np.testing.assert_allclose(numpy(losses.lognormal_nll(r, m, np.log(s))), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        numpy(losses.lognormal_mean(m, s)), stats.lognorm.mean(s, scale=np.exp(m)), rtol=1e-4
+    )
+
+
+def test_deviation_of_sales_is_clipped():
+    value = [float(losses.lognormal_nll([5.0], [1.0], [log_s])[0]) for log_s in np.log([2.0, 50.0])]
+    assert value[0] == pytest.approx(value[1])
+    assert float(losses.lognormal_mean(0.0, 50.0)) == pytest.approx(np.exp(2.0), rel=1e-5)
+    low, high = (-stats.lognorm.logpdf(5.0, s, scale=np.exp(1.0)) for s in (0.05, 2.0))
+    assert value[0] == pytest.approx(high, rel=1e-5)
+    assert float(losses.lognormal_nll([5.0], [1.0], [-20.0])[0]) == pytest.approx(low, rel=1e-4)
+
+
+def test_zero_inflated_sales_are_a_mixture_of_scipys(rng):
+    a, m, s = rng.normal(size=40), rng.normal(size=40), rng.uniform(0.2, 1.5, size=40)
+    bought = rng.integers(0, 2, size=40).astype(bool)
+    r = np.where(bought, np.exp(m + s * rng.normal(size=40)), 0.0)
+    density = stats.lognorm.logpdf(np.where(bought, r, 1), s, scale=np.exp(m))
+    expected = -np.where(bought, np.log(special.expit(a)) + density, np.log(special.expit(-a)))
+    value = losses.zero_inflated_lognormal_nll(r, a, m, np.log(s))
+    np.testing.assert_allclose(numpy(value), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_sales_without_value_give_no_gradient():
+    def loss(a, m, log_s):
+        return losses.zero_inflated_lognormal_nll([NAN, 0.0, 20.0], a, m, log_s)
+
+    by_logit, by_m, by_s = gradients(loss, [0.5] * 3, [1.0] * 3, [0.0] * 3)
+    assert np.isfinite([by_logit, by_m, by_s]).all()
+    assert by_m.tolist()[:2] == by_s.tolist()[:2] == [0, 0]
+    assert by_m[2] == pytest.approx(1.0 - np.log(20.0), rel=1e-5)
+    assert by_logit[0] == 0
+    assert (by_logit[1:] != 0).all()

@@ -1,0 +1,68 @@
+"""Laws of the pictures: what is drawn is what was given, on the axes that were given."""
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from vaecm import plots
+
+
+@pytest.fixture
+def ax():
+    return Figure().add_subplot()
+
+
+def test_import_leaves_matplotlib_as_it_was():
+    assert matplotlib.rcParams["axes.prop_cycle"] == matplotlib.rcParamsDefault["axes.prop_cycle"]
+
+
+def test_curves_draw_their_data_and_one_diagonal(ax):
+    for _ in range(2):
+        assert (
+            plots.calibration_curve(ax, [0.1, 0.2], [0.15, 0.18], [0.1, 0.1], [0.2, 0.3], label="model") is ax
+        )
+    assert sum(line.get_gid() == "diagonal" for line in ax.lines) == 1
+    assert ax.lines[0].get_xydata().tolist() == [[0.1, 0.15], [0.2, 0.18]]
+
+
+def test_lift_curve_starts_at_nothing(ax):
+    plots.lift_curve(ax, [0.5, 1.0], [0.8, 1.0], [0.7, 1.0], [0.9, 1.0])
+    assert ax.lines[0].get_xydata().tolist() == [[0, 0], [0.5, 0.8], [1, 1]]
+
+
+def test_intervals_stand_from_top_to_bottom(ax):
+    plots.intervals(ax, ["first", "second"], [1, 2], [0.5, 1], [1.5, 4], reference=0)
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["first", "second"]
+
+
+def test_loss_history_draws_validation_dashed_in_the_same_colour(ax):
+    plots.loss_history(ax, {"loss": [3, 2], "val_loss": [3.5, 3]})
+    training, validation = ax.lines
+    assert (training.get_linestyle(), validation.get_linestyle()) == ("-", "--")
+    assert training.get_color() == validation.get_color()
+
+
+def test_image_grid_puts_each_picture_in_its_place(ax):
+    pictures = np.stack([np.full((2, 3), k / 10) for k in range(5)])
+    plots.image_grid(ax, pictures, columns=2, gap=1)
+    sheet = ax.images[0].get_array()
+    assert sheet.shape == (3 * 3 - 1, 2 * 4 - 1)
+    assert sheet[3, 4] == pytest.approx(0.3)
+    assert sheet[6, 4] == 1  # the sixth place is empty
+    plots.image_grid(ax, np.full((1, 2, 2, 1), 255, np.uint8))
+    assert ax.images[-1].get_array().max() == 1
+    with pytest.raises(ValueError, match=r"shape \(C, H, W\)"):
+        plots.image_grid(ax, np.zeros((2, 2)))
+
+
+def test_latent_scatter_by_class_and_by_number(ax):
+    z = np.arange(8.0).reshape(4, 2)
+    plots.latent_scatter(ax, z, np.array(["a", "b", "a", "b"]))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    assert ax.collections[0].get_offsets().tolist() == [[0, 1], [4, 5]]
+    plots.latent_scatter(ax, z, np.arange(4))
+    assert len(ax.figure.axes) == 2
+    with pytest.raises(ValueError, match=r"shape \(C, 2\)"):
+        plots.latent_scatter(ax, np.zeros((4, 3)))

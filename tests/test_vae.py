@@ -1,0 +1,317 @@
+"""Laws of the sampling layer and of the convolutional VAE."""
+
+import doctest
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from vaecm import losses, vae
+from vaecm.vae import ConvVAE, KLWarmup, Sampling
+
+TINY = {"filters": (2, 3), "width": 8}
+
+
+def pictures(n=64, seed=0):
+    """Bright squares at random places: something two latent dimensions can tell apart."""
+    rng = np.random.default_rng(seed)
+    x = np.zeros((n, 28, 28, 1), "float32")
+    for picture, (top, left) in zip(x, rng.integers(2, 18, size=(n, 2)), strict=True):
+        picture[top : top + 8, left : left + 8] = 0.9
+    return x
+
+
+def small(seed=0, **options):
+    keras.utils.set_random_seed(seed)
+    return ConvVAE(**{**TINY, "seed": seed, **options})
+
+
+def fitted(x=None, epochs=1, callbacks=(), seed=0, **options):
+    model = small(seed, **options)
+    model.compile(keras.optimizers.Adam(3e-3))
+    model.fit(
+        pictures() if x is None else x, batch_size=16, epochs=epochs, verbose=0, callbacks=list(callbacks)
+    )
+    return model
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return fitted(epochs=12)
+
+
+def test_examples_run():
+    result = doctest.testmod(vae)
+    assert result.attempted > 10
+    assert result.failed == 0
+
+
+# --- Sampling
+
+
+def test_sampling_draws_the_posterior():
+    mean, sd = np.full((200_000, 1), 0.3, "float32"), 0.2
+    z = np.asarray(Sampling(seed=3)([mean, np.full_like(mean, 2 * np.log(sd))], training=True))
+    assert z.mean() == pytest.approx(0.3, abs=5 * sd / np.sqrt(len(z)))
+    assert z.std() == pytest.approx(sd, rel=0.01)
+
+
+def test_sampling_returns_the_mean_outside_training():
+    mean, log_var = np.ones((3, 2), "float32"), np.ones((3, 2), "float32")
+    assert (np.asarray(Sampling(seed=3)([mean, log_var], training=False)) == mean).all()
+
+
+def test_sampling_repeats_with_its_seed_and_moves_on():
+    inputs = [np.zeros((4, 2), "float32"), np.zeros((4, 2), "float32")]
+    first, second, other = Sampling(seed=3), Sampling(seed=3), Sampling(seed=4)
+    a, b, c = (np.asarray(layer(inputs, training=True)) for layer in (first, second, other))
+    assert (a == b).all()
+    assert (a != c).all()
+    assert (np.asarray(first(inputs, training=True)) != a).all()
+
+
+def test_sampling_survives_its_config():
+    layer = Sampling(seed=9, name="z")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert again.get_config() == layer.get_config()
+    inputs = [np.zeros((4, 2), "float32"), np.zeros((4, 2), "float32")]
+    assert (np.asarray(layer(inputs, training=True)) == np.asarray(again(inputs, training=True))).all()
+
+
+# --- training
+
+
+def test_training_lowers_the_bound(trained):
+    x = pictures(seed=5)
+    assert trained.elbo(x).mean() > small().elbo(x).mean() + 20
+
+
+def test_a_gradient_reaches_every_weight():
+    tf = pytest.importorskip("tensorflow")
+    model = small()
+    with tf.GradientTape() as tape:
+        loss = model.compute_loss(pictures())
+    for weight, gradient in zip(
+        model.trainable_weights, tape.gradient(loss, model.trainable_weights), strict=True
+    ):
+        assert gradient is not None, weight.path
+        assert np.abs(gradient.numpy()).max() > 0, weight.path
+    assert "kl_weight" not in [weight.name for weight in model.trainable_weights]
+
+
+@pytest.mark.parametrize("likelihood", sorted(vae.LIKELIHOODS))
+def test_reported_parts_add_up_everywhere(likelihood):
+    model = small(likelihood=likelihood, beta=0.5)
+    model.compile("sgd")
+    x = pictures(40)
+    history = model.fit(x, validation_data=(x, None), batch_size=16, verbose=0).history
+    assert set(history) == {p + n for p in ("", "val_") for n in ("loss", "reconstruction", "kl")}
+    for logs in (
+        {k: v[0] for k, v in history.items()},
+        model.evaluate(x, batch_size=16, verbose=0, return_dict=True),
+    ):
+        assert logs["loss"] == pytest.approx(logs["reconstruction"] + 0.5 * logs["kl"], rel=1e-5)
+
+
+def test_loss_is_the_negative_bound(trained):
+    x = pictures(400, seed=3)
+    bound = trained.elbo(x, draws=50)
+    loss = trained.evaluate(x, batch_size=150, verbose=0, return_dict=True)["loss"]
+    spread = (bound - trained.elbo(x, draws=1, seed=8)).std() / np.sqrt(len(x))
+    assert loss == pytest.approx(-bound.mean(), abs=5 * spread)
+
+
+def test_bound_by_hand():
+    """With a posterior equal to the prior, and one grey, the bound is the log-likelihood of that grey."""
+    model = small()
+    model.set_weights([np.zeros_like(w) for w in model.get_weights()])
+    x = pictures(3)
+    np.testing.assert_allclose(model.elbo(x), -784 * np.log(2), rtol=1e-5)
+    np.testing.assert_allclose(model.importance_weighted_bound(x, 7), -784 * np.log(2), rtol=1e-5)
+
+
+def test_regularisers_count():
+    plain, heavy = small(), small()
+    heavy.decoder.layers[0].kernel.regularizer = keras.regularizers.L2(0.1)
+    penalty = 0.1 * float(ops.sum(ops.square(heavy.decoder.layers[0].kernel)))
+    difference = float(heavy.compute_loss(pictures())) - float(plain.compute_loss(pictures()))
+    assert difference == pytest.approx(penalty, rel=1e-3)
+
+
+def test_weights_of_rows_count():
+    x = np.concatenate([pictures(8), 1 - pictures(8)])
+    model = small()
+    model.compile("sgd")
+    weight = np.repeat([1.0, 0.0], 8)
+    with_weights = model.evaluate(x, sample_weight=weight, batch_size=16, verbose=0, return_dict=True)
+    without = model.evaluate(x[:8], batch_size=16, verbose=0, return_dict=True)
+    assert with_weights["kl"] == pytest.approx(without["kl"], rel=1e-4)
+    assert with_weights["reconstruction"] == pytest.approx(without["reconstruction"], rel=1e-2)
+    everything = model.evaluate(x, batch_size=16, verbose=0, return_dict=True)
+    assert everything["kl"] > 2 * without["kl"]
+
+
+def test_weights_of_rows_count_in_training_and_validation():
+    x, weight = np.concatenate([pictures(8), 1 - pictures(8)]), np.repeat([1.0, 0.0], 8)
+    first, again = small(), small()
+    for model in (first, again):
+        model.compile("sgd")
+    logs = first.fit(
+        x, sample_weight=weight, validation_data=(x, None, weight), batch_size=16, verbose=0
+    ).history
+    again.fit(x[:8], batch_size=16, verbose=0)
+    expected = again.evaluate(x[:8], verbose=0, return_dict=True)
+    assert logs["val_kl"][0] == pytest.approx(expected["kl"], rel=0.05)
+    assert logs["val_reconstruction"][0] == pytest.approx(expected["reconstruction"], rel=1e-2)
+
+
+def test_free_bits_stop_the_pull_to_the_prior():
+    model = small(free_bits=50.0)
+    loss, reconstruction, kl = [model.compute_loss(pictures())] + [t.result() for t in model.trackers[1:]]
+    assert float(kl) < 100
+    assert float(loss) == pytest.approx(float(reconstruction) + 2 * 50.0, rel=1e-5)
+
+
+def test_warmup_by_hand():
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(float(model.kl_weight))
+    )
+    model = small(beta=0.8)
+    model.compile("sgd")
+    model.fit(pictures(), batch_size=16, epochs=2, verbose=0, callbacks=[KLWarmup(5), watch])
+    np.testing.assert_allclose(seen, 0.8 * np.minimum(1, np.arange(8) / 5), rtol=1e-6)
+
+
+def test_same_seed_same_result():
+    first, again, other = (fitted(seed=seed).predict(pictures(4), verbose=0) for seed in (1, 1, 2))
+    np.testing.assert_allclose(first, again, rtol=1e-4, atol=1e-5)
+    assert np.abs(first - other).max() > 1e-3
+
+
+# --- what a trained VAE gives
+
+
+def test_importance_weighted_bound_grows_with_k(trained):
+    x = pictures(200, seed=6)
+    elbo = trained.elbo(x, draws=100).mean()
+    bounds = [trained.importance_weighted_bound(x, k).mean() for k in (1, 10, 500)]
+    assert elbo < bounds[1] < bounds[2]
+    assert bounds[0] == pytest.approx(elbo, abs=1.0)
+    assert trained.elbo(x, draws=100).mean() <= trained.importance_weighted_bound(x, 100).mean()
+
+
+def test_bounds_do_not_depend_on_how_the_draws_are_cut(trained, monkeypatch):
+    x = pictures(30, seed=7)
+    whole = trained.importance_weighted_bound(x, 400)
+    monkeypatch.setattr(vae, "CHUNK", 90)
+    parts = trained.importance_weighted_bound(x, 400)
+    assert np.abs(whole - parts).mean() < 0.3
+    assert len(whole) == len(parts) == 30
+
+
+@pytest.mark.parametrize("name", ["elbo", "importance_weighted_bound"])
+def test_bounds_repeat_with_their_seed(trained, name):
+    x, bound = pictures(5), getattr(trained, name)
+    assert (bound(x, 3, seed=1) == bound(x, 3, seed=1)).all()
+    assert (bound(x, 3, seed=1) != bound(x, 3, seed=2)).any()
+
+
+@pytest.mark.parametrize("likelihood", sorted(vae.LIKELIHOODS))
+def test_pictures_come_back_as_pictures(likelihood):
+    model = small(likelihood=likelihood, latent_dim=3)
+    x = pictures(4)
+    latent = model.encode(x)
+    assert latent.mean.shape == latent.log_var.shape == (4, 3)
+    for result in (
+        model.reconstruct(x),
+        model.predict(x, verbose=0),
+        model.sample(4),
+        np.asarray(model.decode(latent.mean)),
+    ):
+        assert result.shape == (4, 28, 28, 1)
+        assert result.min() >= 0
+        assert result.max() <= 1
+    np.testing.assert_allclose(model.reconstruct(x), model.decode(latent.mean), rtol=1e-5)
+    assert (model.sample(4, seed=1) == model.sample(4, seed=1)).all()
+
+
+def test_saved_model_predicts_the_same(trained, tmp_path):
+    model = fitted(
+        likelihood="continuous_bernoulli", latent_dim=3, beta=0.7, free_bits=0.1, callbacks=[KLWarmup(100)]
+    )
+    model.save(tmp_path / "vae.keras")
+    again = keras.saving.load_model(tmp_path / "vae.keras")
+    assert isinstance(again, ConvVAE)
+    assert again.get_config() == model.get_config()
+    x = pictures(5)
+    assert (again.predict(x, verbose=0) == model.predict(x, verbose=0)).all()
+    assert (again.importance_weighted_bound(x, 5) == model.importance_weighted_bound(x, 5)).all()
+    assert float(again.kl_weight) == float(model.kl_weight) < 0.7
+    assert int(again.optimizer.iterations) == int(model.optimizer.iterations)
+
+
+# --- what it refuses
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (np.zeros((2, 28, 28)), r"shape \(B, 28, 28, 1\), got \(2, 28, 28\); x\[\.\.\., None\] adds"),
+        (np.zeros((2, 32, 32, 1)), r"shape \(B, 28, 28, 1\), got \(2, 32, 32, 1\)"),
+        (np.zeros((2, 28, 28, 3)), r"got \(2, 28, 28, 3\)"),
+        (np.zeros((0, 28, 28, 1)), r"no pictures"),
+        (np.full((2, 28, 28, 1), 255, "uint8"), r"in \[0, 1\], got 255 to 255; divide by 255"),
+        (np.full((2, 28, 28, 1), -0.5), r"in \[0, 1\], got -0.5 to -0.5"),
+        (np.full((2, 28, 28, 1), "a"), r"must be numbers"),
+        (
+            np.stack([np.zeros((28, 28, 1)), np.full((28, 28, 1), np.nan)]),
+            r"1 of 2 pictures hold NaN, first at rows \[1\]",
+        ),
+    ],
+)
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict", "encode", "reconstruct", "elbo"])
+def test_broken_pictures_are_refused(broken, words, method):
+    model = small()
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=words):
+        getattr(model, method)(broken)
+
+
+def test_broken_validation_pictures_are_refused():
+    model = small()
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="divide by 255"):
+        model.fit(pictures(4), validation_data=(pictures(4) * 255, None), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"latent_dim": 0}, "latent_dim must be at least 1, got 0"),
+        (
+            {"likelihood": "poisson"},
+            r"likelihood must be one of \['bernoulli', 'continuous_bernoulli'\], got 'poisson'",
+        ),
+        ({"beta": -1.0}, "beta must be a number from 0 up, got -1"),
+        ({"beta": float("nan")}, "beta must be a number from 0 up, got nan"),
+        ({"free_bits": -0.1}, "free_bits must be a number from 0 up, got -0.1"),
+    ],
+)
+def test_impossible_options_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        ConvVAE(**options)
+
+
+def test_no_draw_is_refused(trained):
+    with pytest.raises(ValueError, match="at least one draw is needed, got 0"):
+        trained.importance_weighted_bound(pictures(2), 0)
+
+
+def test_kl_of_the_model_is_the_loss_modules(trained):
+    x = pictures(10)
+    latent = trained.encode(x)
+    kl = np.asarray(losses.kl_standard_normal(latent.mean, latent.log_var)).mean()
+    trained.compile("sgd")
+    assert trained.evaluate(x, verbose=0, return_dict=True)["kl"] == pytest.approx(kl, rel=1e-4)

@@ -1,0 +1,112 @@
+"""The effect network: click, conversion and sales of an impression from latents, attributes and context."""
+
+import math
+
+import keras
+from keras import layers, ops
+
+from vaecm import losses
+
+
+@keras.saving.register_keras_serializable(package="vaecm")
+class EffectNetwork(keras.Model):
+    r"""Three heads over the entire space of impressions.
+
+    .. math:: p_{ctr}=\sigma(a),\qquad p_{ctcvr}=\sigma(a)\,\sigma(b),\qquad
+              \mathbb E[\text{sales}]=\sigma(a)\,\sigma(b)\,e^{m+s^2/2}
+
+    with click and conversion as in ESMM (Ma et al. 2018, arXiv:1804.07931) and sales a zero-inflated log-normal
+    (Wang, Liu and Miao 2019, arXiv:1912.07753). Content and user meet in the product of their projections; a linear
+    path beside the hidden layers keeps what is additive additive.
+
+    Parameters
+    ----------
+    match_dim : int
+        Width of the projections that are multiplied.
+    hidden : tuple of int
+        Units of the hidden layers.
+    dropout : float
+        Share of the hidden units that training hides.
+    penalty : float
+        L2 penalty on the kernels, per row.
+    rates : tuple of float
+        Mean click rate, mean conversion rate per click, mean of log(sales / price): where the heads start.
+
+    Notes
+    -----
+    Inputs are a dict: ``content`` (B, Dc), ``user`` (B, Du), ``pair`` (B, Dp), ``context`` (B, Dx), all standardised,
+    and ``log_price`` (B, 1). The loss reads ``y``, a (B, 3) tensor of clicked, converted and sales in yuan; NaN where a
+    target is not known. The call returns the logits a, b and m, s as one (B, 4) tensor.
+    """
+
+    def __init__(self, match_dim=24, hidden=(64, 32), dropout=0.2, penalty=1e-5, rates=(0.05, 0.1, 0.0), seed=0, **kwargs):
+        super().__init__(**kwargs)
+        self.options = {
+            "match_dim": match_dim, "hidden": tuple(hidden), "dropout": dropout, "penalty": penalty,
+            "rates": tuple(rates), "seed": seed,
+        }  # fmt: skip
+        l2 = keras.regularizers.L2(penalty)
+        self.project = [layers.Dense(match_dim, use_bias=False, kernel_regularizer=l2) for _ in range(2)]
+        self.hide = [layers.Dropout(dropout, seed=seed + 1 + i) for i in range(len(hidden) + 1)]
+        self.deep = [layers.Dense(units, activation="silu", kernel_regularizer=l2) for units in hidden]
+        self.wide = layers.Dense(3, use_bias=False, kernel_initializer="zeros", kernel_regularizer=l2)
+        click, convert, value = rates
+        start = [math.log(click / (1 - click)), math.log(convert / (1 - convert)), value]
+        self.heads = layers.Dense(3, kernel_initializer="zeros", bias_initializer=_Start(start), kernel_regularizer=l2)
+        names = ("loss", "click", "convert", "sales")
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
+
+    def build(self, input_shape):
+        self.log_s = self.add_weight(shape=(), initializer=keras.initializers.Constant(-1.0), name="log_s")
+        super().build(input_shape)
+
+    @property
+    def metrics(self):
+        return list(self.trackers.values())
+
+    def call(self, inputs, training=False):
+        content, user = (layer(inputs[name]) for layer, name in zip(self.project, ("content", "user"), strict=True))
+        x = ops.concatenate([inputs[name] for name in ("content", "user", "pair", "context")] + [content * user], axis=-1)
+        x = self.hide[0](x, training=training)
+        h = x
+        for dense, hide in zip(self.deep, self.hide[1:], strict=True):
+            h = hide(dense(h), training=training)
+        out = self.heads(h) + self.wide(x)
+        m = out[:, 2:3] + inputs["log_price"]
+        s = ops.clip(ops.exp(self.log_s), 0.05, 2.0)
+        return ops.concatenate([out[:, :2], m, s * ops.ones_like(m)], axis=-1)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        known = ops.logical_not(ops.isnan(y))
+        y = ops.where(known, y, ops.zeros_like(y))
+        clicked, converted, sales = y[:, 0], y[:, 1], y[:, 2]
+        a, b, m, s = (y_pred[:, i] for i in range(4))
+        click = losses.click_nll(clicked, a)
+        both = losses.entire_space_nll(clicked, converted, a, b) - click
+        both = ops.where(known[:, 1], both, ops.zeros_like(both))
+        sold = ops.logical_and(known[:, 2], sales > 0)
+        value = losses.lognormal_nll(ops.where(sold, sales, ops.ones_like(sales)), m, ops.log(s))
+        value = ops.where(sold, value, ops.zeros_like(value))
+        loss = click + both + 0.5 * value
+        weight = ops.ones_like(click) if sample_weight is None else ops.cast(sample_weight, click.dtype)
+        for name, part in {"loss": loss, "click": click, "convert": both, "sales": value}.items():
+            self.trackers[name].update_state(part, sample_weight=weight)
+        total = ops.sum(weight * loss) / ops.maximum(ops.sum(weight), 1e-9)
+        return total + ops.sum(self.losses) if self.losses else total
+
+    def get_config(self):
+        return dict(self.options)
+
+
+@keras.saving.register_keras_serializable(package="vaecm")
+class _Start(keras.initializers.Initializer):
+    """Biases that start at given values."""
+
+    def __init__(self, values):
+        self.values = list(values)
+
+    def __call__(self, shape, dtype=None, **kwargs):
+        return ops.convert_to_tensor(self.values, dtype=dtype)
+
+    def get_config(self):
+        return {"values": self.values}

@@ -1,0 +1,270 @@
+"""Pictures of arrays: each function draws on the axes it gets and returns them; nothing is computed here.
+
+Shapes: ``C`` pictures, ``H, W`` pixels, ``K`` models or metrics.
+"""
+
+import numpy as np
+
+# Okabe and Ito (2008), Color Universal Design: told apart with every common kind of colour vision.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#767676"
+MARKERS = "osD^vPX"
+
+
+def calibration_curve(
+    ax,
+    predicted,
+    observed,
+    low=None,
+    high=None,
+    label=None,
+    color=COLORS[0],
+    title="On the diagonal, the rates are right",
+):
+    """Observed rate against predicted rate, with the diagonal of perfect calibration.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    predicted, observed : array, shape (K,)
+        Rates in bins.
+    low, high : array, shape (K,), optional
+        Interval of the observed rates.
+    label, color, title : str, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> calibration_curve(plt.figure().add_subplot(), [0.1, 0.3], [0.12, 0.28]).get_xlabel()
+    'predicted rate'
+    """
+    predicted, observed = np.asarray(predicted, float), np.asarray(observed, float)
+    if low is not None:
+        error = np.maximum([observed - np.asarray(low), np.asarray(high) - observed], 0)
+        ax.errorbar(predicted, observed, yerr=error, fmt="none", ecolor=color, elinewidth=1, alpha=0.7)
+    ax.plot(predicted, observed, "o-", color=color, label=label, markersize=4, linewidth=1.2)
+    if not any(line.get_gid() == "diagonal" for line in ax.lines):
+        ax.axline((0, 0), slope=1, color=GREY, linestyle="--", linewidth=1, gid="diagonal")
+    return _finish(ax, title, "predicted rate", "observed rate", label)
+
+
+def lift_curve(
+    ax,
+    share,
+    captured,
+    low=None,
+    high=None,
+    label=None,
+    color=COLORS[0],
+    title="The steeper, the better the choice",
+):
+    """Share of all outcomes that the best-rated impressions bring, with the diagonal of a blind choice.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    share, captured : array, shape (K,)
+        Both cumulative, 0 to 1.
+    low, high : array, shape (K,), optional
+        Interval of captured.
+    label, color, title : str, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    share = np.concatenate([[0], share])
+    ax.plot(share, np.concatenate([[0], captured]), "-", color=color, label=label, linewidth=1.6)
+    if low is not None:
+        ax.fill_between(
+            share,
+            np.concatenate([[0], low]),
+            np.concatenate([[0], high]),
+            color=color,
+            alpha=0.15,
+            linewidth=0,
+        )
+    if not any(line.get_gid() == "diagonal" for line in ax.lines):
+        ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, gid="diagonal")
+    return _finish(ax, title, "share of impressions, best predictions first", "share of all outcomes", label)
+
+
+def intervals(ax, names, values, low, high, reference=None, color=COLORS[0], title=None, xlabel="value"):
+    """One row for each name: its value and its interval; a dashed line at the reference.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    names : list of str, length K
+        From top to bottom.
+    values, low, high : array, shape (K,)
+    reference : float, optional
+        Where the dashed line stands, such as 0 for differences.
+    color, title, xlabel : str, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> ax = intervals(plt.figure().add_subplot(), ["a", "b"], [1, 2], [0, 1], [2, 3])
+    >>> [text.get_text() for text in ax.get_yticklabels()]
+    ['a', 'b']
+    """
+    values, low, high = (np.asarray(v, float) for v in (values, low, high))
+    y = np.arange(len(names))
+    ax.errorbar(
+        values,
+        y,
+        xerr=np.maximum([values - low, high - values], 0),
+        fmt="o",
+        color=color,
+        markersize=5,
+        capsize=3,
+    )
+    if reference is not None:
+        ax.axvline(reference, color=GREY, linestyle="--", linewidth=1)
+    ax.set_yticks(y, names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    return _finish(ax, title, xlabel, None, None)
+
+
+def loss_history(
+    ax, history, title="The loss of the validation part tells when to stop", ylabel="loss, nats per row"
+):
+    """Losses by epoch: a line for each name, dashed for the validation part (names that begin with ``val_``).
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    history : dict of str to array, shape (epochs,)
+        As in ``history`` of what ``keras.Model.fit`` returns.
+    title, ylabel : str, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    names = list(dict.fromkeys(name.removeprefix("val_") for name in history))
+    for name, values in history.items():
+        held_out = name.startswith("val_")
+        color = COLORS[names.index(name.removeprefix("val_")) % len(COLORS)]
+        label = f"{name.removeprefix('val_')}, validation" if held_out else f"{name}, training"
+        ax.plot(np.arange(1, len(values) + 1), values, "--" if held_out else "-", color=color, label=label)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return _finish(ax, title, "epoch", ylabel, "on")
+
+
+def image_grid(ax, pictures, columns=8, title=None, gap=1):
+    """Pictures side by side, in rows, on one axis.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    pictures : array, shape (C, H, W) or (C, H, W, 1)
+        Grey, 0 to 1 or 0 to 255 (uint8).
+    columns : int
+    title : str, optional
+    gap : int
+        White pixels between pictures.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If the pictures are not of this shape.
+    """
+    x = np.asarray(pictures)
+    x = x[..., 0] if x.ndim == 4 and x.shape[-1] == 1 else x
+    if x.ndim != 3 or not len(x):
+        raise ValueError(f"pictures must have shape (C, H, W) or (C, H, W, 1), got {np.shape(pictures)}")
+    x = x / 255 if x.dtype == np.uint8 else x
+    (C, H, W), columns = x.shape, min(columns, len(x))
+    rows = -(-C // columns)
+    sheet = np.ones((rows * (H + gap) - gap, columns * (W + gap) - gap))
+    for k, picture in enumerate(x):
+        top, left = (k // columns) * (H + gap), (k % columns) * (W + gap)
+        sheet[top : top + H, left : left + W] = picture
+    ax.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_axis_off()
+    ax.set_title(title or "", fontsize="medium")
+    return ax
+
+
+def latent_scatter(
+    ax,
+    z,
+    color=None,
+    label="value",
+    title=None,
+    xlabel="latent dimension 1",
+    ylabel="latent dimension 2",
+    size=6,
+):
+    """Points in two latent dimensions, coloured by a number (with a scale) or by a class (with a legend).
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    z : array, shape (C, 2)
+    color : array, shape (C,), optional
+        Numbers, or names of classes: colours and markers repeat after seven.
+    label : str
+        What the colour shows.
+    title, xlabel, ylabel : str, optional
+    size : float
+        Area of a point, square points.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If `z` does not have two columns.
+    """
+    z = np.asarray(z)
+    if z.ndim != 2 or z.shape[1] != 2:
+        raise ValueError(f"z must have shape (C, 2), got {z.shape}")
+    if color is None or np.issubdtype(np.asarray(color).dtype, np.number):
+        points = ax.scatter(
+            *z.T, c=COLORS[0] if color is None else color, s=size, cmap="cividis", linewidths=0
+        )
+        if color is not None:
+            ax.figure.colorbar(points, ax=ax, label=label)
+        return _finish(ax, title, xlabel, ylabel, None)
+    for k, name in enumerate(np.unique(color)):
+        at = np.asarray(color) == name
+        ax.scatter(
+            *z[at].T, s=size, color=COLORS[k % 7], marker=MARKERS[(k // 7) % 7], label=str(name), linewidths=0
+        )
+    _finish(ax, title, xlabel, ylabel, None)
+    ax.legend(
+        title=label,
+        fontsize="small",
+        markerscale=2,
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
+    return ax
+
+
+def _finish(ax, title, xlabel, ylabel, label):
+    ax.set_title(title or "", fontsize="medium")
+    ax.set_xlabel(xlabel or "")
+    ax.set_ylabel(ylabel or "")
+    ax.spines[["top", "right"]].set_visible(False)
+    if label is not None:
+        ax.legend(frameon=False, fontsize="small")
+    return ax

@@ -1,0 +1,386 @@
+"""Variational autoencoders of one modality: the sampling layer, and a convolutional VAE for grey pictures.
+
+Shapes: ``B`` rows, ``L`` latent dimensions, ``k`` draws; pictures are (B, 28, 28, 1) with values in [0, 1].
+"""
+
+import math
+from collections import namedtuple
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from vaecm import losses
+
+SHAPE = (28, 28, 1)
+CHUNK = 8_192  # pictures that are decoded at once: what bounds the working memory
+Latent = namedtuple("Latent", "mean log_var")
+
+# The likelihood of a pixel, and the mean of a pixel, both from the decoder's logits.
+LIKELIHOODS = {
+    "bernoulli": (losses.bernoulli_nll, ops.sigmoid),
+    "continuous_bernoulli": (losses.continuous_bernoulli_nll, losses.continuous_bernoulli_mean),
+}
+
+
+@keras.saving.register_keras_serializable(package="vaecm")
+class Sampling(layers.Layer):
+    r"""Draw a latent variable from a diagonal Gaussian, by reparameterisation.
+
+    .. math:: z=\mu+\sigma\odot\epsilon,\qquad \epsilon\sim\mathcal N(0,I),\qquad
+              \sigma=e^{\frac12\log\sigma^2}
+
+    (Kingma and Welling 2014, arXiv:1312.6114.) With ``training=True`` it draws; otherwise it returns the
+    mean, so that predictions repeat. A loss that is to be a bound must draw in evaluation too, and asks for it.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Of this layer's own generator.
+
+    Notes
+    -----
+    The call takes a pair ``[mean, log_var]``, each (B, L), and returns z, (B, L).
+
+    Examples
+    --------
+    >>> mean, log_var = np.array([[3.0]], "float32"), np.array([[0.0]], "float32")
+    >>> float(Sampling(seed=1)([mean, log_var])[0, 0])
+    3.0
+    >>> float(Sampling(seed=1)([mean, log_var], training=True)[0, 0]) == 3.0
+    False
+    """
+
+    def __init__(self, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs, training=False):
+        mean, log_var = inputs
+        if not training:
+            return mean
+        noise = keras.random.normal(ops.shape(mean), dtype=mean.dtype, seed=self.generator)
+        return mean + ops.exp(0.5 * log_var) * noise
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="vaecm")
+class ConvVAE(keras.Model):
+    r"""A convolutional variational autoencoder for grey pictures of 28 x 28 pixels.
+
+    Minimised is the mean over the pictures of the negative evidence lower bound, in nats per picture,
+
+    .. math:: -\mathcal L(x)=-\mathbb E_{q(z\mid x)}\big[\log p(x\mid z)\big]
+              +\beta\,D_{KL}\big(q(z\mid x)\,\|\,\mathcal N(0,I)\big)
+
+    with one draw of z for each picture (Kingma and Welling 2014, arXiv:1312.6114); it is a bound for
+    :math:`\beta=1`. Two strided convolutions encode; dense layers decode, which on a CPU learns
+    faster here than transposed convolutions.
+
+    Parameters
+    ----------
+    latent_dim : int
+        L.
+    likelihood : str
+        ``"bernoulli"``, which for grey pixels is a cross-entropy and not a density, or
+        ``"continuous_bernoulli"``, which is one.
+    beta : float
+        Weight of the KL term, once it is warmed up (see `KLWarmup`).
+    free_bits : float
+        Nats that each latent dimension may use at no cost, on the mean over a batch.
+    filters : tuple of int
+        Filters of the two convolutions.
+    width : int
+        Units of the dense layer in front of z, and of the first one behind it; the second has twice as many.
+    seed : int
+        Of the draws of z. Initial weights follow ``keras.utils.set_random_seed``.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range; or, in all methods that take pictures, if these are of another shape,
+        hold NaN or values outside [0, 1].
+
+    Examples
+    --------
+    >>> vae = ConvVAE(latent_dim=2)
+    >>> vae.compile(optimizer="adam")
+    >>> x = np.zeros((4, 28, 28, 1), "float32")
+    >>> sorted(vae.fit(x, verbose=0).history)
+    ['kl', 'loss', 'reconstruction']
+    >>> tuple(vae.encode(x).mean.shape), tuple(vae.sample(3).shape)
+    ((4, 2), (3, 28, 28, 1))
+    """
+
+    def __init__(
+        self,
+        latent_dim=2,
+        likelihood="bernoulli",
+        beta=1.0,
+        free_bits=0.0,
+        filters=(16, 32),
+        width=128,
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        _check_options(latent_dim, likelihood, beta, free_bits)
+        self.latent_dim, self.likelihood, self.beta, self.free_bits = latent_dim, likelihood, beta, free_bits
+        self.filters, self.width, self.seed = tuple(filters), width, seed
+        conv = {"strides": 2, "padding": "same", "activation": "silu"}
+        self.encoder = keras.Sequential([
+            keras.Input(SHAPE),
+            layers.Conv2D(filters[0], 3, **conv),  # (B, 14, 14, F1)
+            layers.Conv2D(filters[1], 3, **conv),  # (B, 7, 7, F2)
+            layers.Flatten(),
+            layers.Dense(width, activation="silu"),
+            layers.Dense(2 * latent_dim),  # (B, 2 L): mean and log-variance
+        ], name="encoder")  # fmt: skip
+        self.decoder = keras.Sequential([
+            keras.Input((latent_dim,)),
+            layers.Dense(width, activation="silu"),
+            layers.Dense(2 * width, activation="silu"),
+            layers.Dense(math.prod(SHAPE)),
+            layers.Reshape(SHAPE),  # logits of the pixels
+        ], name="decoder")  # fmt: skip
+        self.sampling = Sampling(seed=seed)
+        self.kl_weight = self.add_weight(
+            shape=(), initializer=keras.initializers.Constant(beta), trainable=False, name="kl_weight"
+        )
+        self.trackers = [keras.metrics.Mean(name=name) for name in ("loss", "reconstruction", "kl")]
+        self.supports_jit = False  # compiling with XLA costs more than it saves on a CPU; ask for it on a GPU
+        self.build((None, *SHAPE))
+
+    @property
+    def metrics(self):
+        return self.trackers
+
+    # --- the three verbs
+
+    def encode(self, x):
+        """Posterior of z given pictures (B, 28, 28, 1): ``Latent(mean, log_var)``, each (B, L)."""
+        return Latent(*ops.split(self.encoder(check_pictures(x)), 2, axis=-1))
+
+    def decode(self, z):
+        """Mean picture given z (B, L): (B, 28, 28, 1), values in [0, 1]."""
+        return LIKELIHOODS[self.likelihood][1](self.decoder(z))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        mean, log_var = self.encode(x)
+        z = self.sampling([mean, log_var], training=True)  # in evaluation too: else it is no bound
+        reconstruction = LIKELIHOODS[self.likelihood][0](x, self.decoder(z))
+        weight = ops.ones_like(reconstruction) if sample_weight is None else sample_weight
+        weight = ops.cast(weight, reconstruction.dtype) / ops.maximum(ops.sum(weight), 1e-9)
+        kl_by_dim = ops.sum(ops.expand_dims(weight, -1) * losses.kl_per_dimension(mean, log_var), axis=0)
+        fit = ops.sum(weight * reconstruction)
+        loss = fit + self.kl_weight * losses.free_bits(kl_by_dim, self.free_bits)
+        if self.losses:
+            loss = loss + ops.sum(self.losses)  # regularisers, which an own loss would drop
+        rows = ops.shape(reconstruction)[0] if sample_weight is None else ops.sum(sample_weight)
+        for tracker, value in zip(self.trackers, (loss, fit, ops.sum(kl_by_dim)), strict=True):
+            tracker.update_state(value, sample_weight=rows)
+        return loss
+
+    # --- what one does with a trained VAE
+
+    def call(self, inputs, training=False):
+        """Mean picture at the posterior's mean: what `predict` gives."""
+        return self.decode(self.encode(inputs).mean)
+
+    def reconstruct(self, x):
+        """Mean pictures at the posterior's mean, as an array (B, 28, 28, 1)."""
+        return ops.convert_to_numpy(self(check_pictures(x)))
+
+    def sample(self, n, seed=0):
+        """Mean pictures of n draws from the prior, as an array (n, 28, 28, 1)."""
+        z = keras.random.normal((n, self.latent_dim), seed=keras.random.SeedGenerator(seed))
+        return ops.convert_to_numpy(self.decode(z))
+
+    def elbo(self, x, draws=1, seed=0):
+        r"""Evidence lower bound of each picture, whatever beta and free bits the training used.
+
+        .. math:: \mathcal L(x)=\frac1k\sum_{i=1}^k\log\frac{p(x\mid z_i)\,p(z_i)}{q(z_i\mid x)},
+                  \qquad z_i\sim q(z\mid x)
+
+        with the KL part in closed form.
+
+        Parameters
+        ----------
+        x : array, shape (B, 28, 28, 1)
+        draws : int
+            k, draws of z for each picture.
+        seed : int
+
+        Returns
+        -------
+        array, shape (B,)
+            Nats.
+        """
+        return self._bound(x, draws, seed, importance=False)
+
+    def importance_weighted_bound(self, x, k, seed=0):
+        r"""Importance-weighted bound of each picture; it rises with k towards :math:`\log p(x)`.
+
+        .. math:: \mathcal L_k(x)=\log\frac1k\sum_{i=1}^k\frac{p(x\mid z_i)\,p(z_i)}{q(z_i\mid x)},
+                  \qquad z_i\sim q(z\mid x)
+
+        (Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519.)
+
+        Parameters
+        ----------
+        x : array, shape (B, 28, 28, 1)
+        k : int
+            Draws of z for each picture.
+        seed : int
+
+        Returns
+        -------
+        array, shape (B,)
+            Nats.
+        """
+        return self._bound(x, k, seed, importance=True)
+
+    def _bound(self, x, k, seed, importance):
+        if k < 1:
+            raise ValueError(f"ConvVAE: at least one draw is needed, got {k}")
+        x, generator, parts = check_pictures(x), keras.random.SeedGenerator(seed), []
+        for start in range(0, len(x), 1_000):
+            rows = ops.cast(x[start : start + 1_000], "float32")
+            mean, log_var = self.encode(rows)
+            at_once = max(1, CHUNK // len(rows))
+            draws = [min(at_once, k - done) for done in range(0, k, at_once)]
+            weights = [self._log_weights(rows, mean, log_var, n, generator, importance) for n in draws]
+            weights = np.concatenate(weights)
+            if importance:
+                top = weights.max(axis=0)
+                parts.append(top + np.log(np.exp(weights - top).mean(axis=0)))
+            else:
+                parts.append(weights.mean(axis=0))
+        return np.concatenate(parts)
+
+    def _log_weights(self, x, mean, log_var, n, generator, importance):
+        """log p(x, z) - log q(z | x) of n draws, (n, B); the log-ratio's mean, -KL, where no importance."""
+        noise = keras.random.normal((n, *mean.shape), seed=generator)
+        z = mean + ops.exp(0.5 * log_var) * noise
+        logits = ops.reshape(self.decoder(ops.reshape(z, (-1, self.latent_dim))), (n, -1, *SHAPE))
+        pixels = ops.reshape(ops.broadcast_to(x, ops.shape(logits)), (-1, *SHAPE))
+        nll = LIKELIHOODS[self.likelihood][0](pixels, ops.reshape(logits, (-1, *SHAPE)))
+        if importance:
+            log_ratio = 0.5 * ops.sum(ops.square(noise) + log_var - ops.square(z), axis=-1)
+        else:
+            log_ratio = -losses.kl_standard_normal(mean, log_var)
+        return ops.convert_to_numpy(log_ratio - ops.reshape(nll, (n, -1))).astype(float)
+
+    # --- the Keras contract
+
+    def build(self, input_shape):
+        """Nothing is left to build: encoder and decoder know their inputs."""
+
+    def fit(self, x=None, y=None, *args, sample_weight=None, validation_data=None, **kwargs):
+        if isinstance(validation_data, tuple):
+            held_out, *rest = validation_data
+            validation_data = (check_pictures(held_out), *rest)
+            if len(rest) == 2:
+                validation_data = (validation_data[0], _targets(held_out, *rest), rest[1])
+        x, y = check_pictures(x), _targets(x, y, sample_weight)
+        return super().fit(
+            x, y, *args, sample_weight=sample_weight, validation_data=validation_data, **kwargs
+        )
+
+    def evaluate(self, x=None, y=None, *args, sample_weight=None, **kwargs):
+        x, y = check_pictures(x), _targets(x, y, sample_weight)
+        return super().evaluate(x, y, *args, sample_weight=sample_weight, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        return super().predict(check_pictures(x), *args, **kwargs)
+
+    def get_config(self):
+        names = ("latent_dim", "likelihood", "beta", "free_bits", "filters", "width", "seed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+class KLWarmup(keras.callbacks.Callback):
+    r"""Raise a model's `kl_weight` from 0 to its `beta` on a straight line, over the first batches.
+
+    Batches are counted by the optimizer, so that a training that goes on from a checkpoint goes on here too.
+
+    Parameters
+    ----------
+    steps : int
+        Batches until the full weight.
+
+    Examples
+    --------
+    >>> vae = ConvVAE(beta=0.5)
+    >>> vae.compile(optimizer="adam")
+    >>> x = np.zeros((6, 28, 28, 1), "float32")
+    >>> _ = vae.fit(x, batch_size=2, verbose=0, callbacks=[KLWarmup(4)])
+    >>> float(vae.kl_weight)  # of the third of three batches: 2 / 4 of beta
+    0.25
+    """
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def on_train_batch_begin(self, batch, logs=None):
+        done = int(self.model.optimizer.iterations)
+        self.model.kl_weight.assign(losses.kl_schedule(done, self.steps, self.model.beta))
+
+
+def check_pictures(x):
+    """Return pictures as float32 if they are (B, 28, 28, 1) in [0, 1]; tensors and data sets pass.
+
+    Raises
+    ------
+    ValueError
+        With what was expected and what was received.
+
+    Examples
+    --------
+    >>> check_pictures(np.zeros((2, 28, 28)))
+    Traceback (most recent call last):
+    ...
+    ValueError: ConvVAE: pictures must have shape (B, 28, 28, 1), got (2, 28, 28); x[..., None] adds an axis
+    """
+    if not isinstance(x, (np.ndarray, list)):
+        return x
+    x = np.asarray(x)
+    if x.shape[1:] != SHAPE:
+        cure = "; x[..., None] adds an axis" if x.shape[1:] == SHAPE[:2] else ""
+        raise ValueError(f"ConvVAE: pictures must have shape (B, 28, 28, 1), got {x.shape}{cure}")
+    if len(x) == 0:
+        raise ValueError("ConvVAE: no pictures, got an array of shape (0, 28, 28, 1)")
+    if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
+        raise ValueError(f"ConvVAE: pictures must be numbers, got {x.dtype}")
+    low, high = float(x.min()), float(x.max())
+    if math.isnan(low):
+        bad = np.flatnonzero(np.isnan(x).any(axis=(1, 2, 3)))
+        raise ValueError(
+            f"ConvVAE: {len(bad)} of {len(x)} pictures hold NaN, first at rows {bad[:5].tolist()}"
+        )
+    if low < 0 or high > 1:
+        cure = "; divide by 255" if high > 1.5 and high <= 255 and low >= 0 else ""
+        raise ValueError(f"ConvVAE: pixels must lie in [0, 1], got {low:g} to {high:g}{cure}")
+    return x.astype("float32", copy=False)
+
+
+def _targets(x, y, sample_weight):
+    """Keras drops the weights of rows that come without targets, so the pictures' targets are the pictures."""
+    return x if y is None and sample_weight is not None else y
+
+
+def _check_options(latent_dim, likelihood, beta, free_bits):
+    if latent_dim < 1:
+        raise ValueError(f"ConvVAE: latent_dim must be at least 1, got {latent_dim}")
+    if likelihood not in LIKELIHOODS:
+        raise ValueError(f"ConvVAE: likelihood must be one of {sorted(LIKELIHOODS)}, got {likelihood!r}")
+    for name, value in {"beta": beta, "free_bits": free_bits}.items():
+        if not value >= 0:
+            raise ValueError(f"ConvVAE: {name} must be a number from 0 up, got {value}")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from vaecm.encoders import AudioExpert, CoverExpert, HistoryExpert, TableExpert, TitleExpert
 from vaecm.features import CONTENT_MODALITIES, USER_MODALITIES, Preparation, known_contents, rows_of
-from vaecm.vae import MultimodalVAE
+from vaecm.multimodal import MultimodalVAE
 
 VAE_BATCH = 128
 NO_LATENT = np.zeros((1, 0), np.float32)

@@ -27,6 +27,8 @@ import nbformat
 import yaml
 from nbclient import NotebookClient
 
+from vaecm.datasets import at_hand, data_folders
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 SOURCE = BUILD / "source"
@@ -64,20 +66,6 @@ def chapters(root=ROOT):
 def needs(notebook):
     """The names of the real data sets that a notebook declares: metadata {"vaecm": {"needs": [...]}}."""
     return list(notebook["metadata"].get("vaecm", {}).get("needs", []))
-
-
-def data_folders(name):
-    """Where the loaders look for a data set without a network."""
-    import pooch
-
-    if os.environ.get("VAECM_DATA_DIR"):
-        yield Path(os.environ["VAECM_DATA_DIR"]) / name
-    yield Path(pooch.os_cache("vaecm")) / name
-
-
-def at_hand(name):
-    """True if a folder of this data set exists and holds a file."""
-    return any(folder.is_dir() and any(folder.iterdir()) for folder in data_folders(name))
 
 
 def missing_data(notebook):

@@ -3,7 +3,7 @@
 A loader looks for its files in three places and takes the first that has them: the folder of the data set's
 name inside the one that the environment variable ``VAECM_DATA_DIR`` names; the cache of earlier downloads
 (`data_folders` lists both); and the official source. A file is read only after its SHA-256 was compared with
-the one that is known here, wherever it lies. Where there is no network, `DataError` says what to fetch by hand.
+the one that is known here, wherever it lies. Without a network, `DataError` says what to fetch by hand.
 
 >>> sorted(SOURCES)
 ['fashion_mnist', 'online_shoppers', 'upworthy']
@@ -102,7 +102,8 @@ def data_folders(name):
 
     Parameters
     ----------
-    name : {"fashion_mnist", "online_shoppers", "upworthy"}
+    name : str
+        "fashion_mnist", "online_shoppers" or "upworthy".
 
     Returns
     -------
@@ -117,18 +118,22 @@ def data_folders(name):
     """
     import pooch
 
-    if name not in SOURCES:
-        raise ValueError(f"name: {name!r} is no data set; there are {', '.join(SOURCES)}")
     cache = Path(pooch.os_cache("vaecm")) / name
     named = os.environ.get("VAECM_DATA_DIR")
     return [Path(named) / name, cache] if named else [cache]
 
 
 def at_hand(name):
-    """True if a loader will find all files that it needs without a network (`data_folders`)."""
-    need = all if name != "upworthy" else any
-    folders = data_folders(name)
-    return need(any((folder / file).is_file() for folder in folders) for file in SOURCES[name][1])
+    """True if the loader of a data set finds every file that it needs in `data_folders`; they may be altered.
+
+    Examples
+    --------
+    >>> at_hand("something else")
+    False
+    """
+    files = SOURCES[name][1] if name in SOURCES else {}
+    there = [_local(name, file) is not None for file in files]
+    return any(there) if name == "upworthy" else bool(there) and all(there)
 
 
 def checksum(path):

@@ -296,7 +296,7 @@ def _context_frame(market):
     columns = [c for c in ("position", "exposure") if c in impressions]
     frame = impressions[columns].copy()
     frame["hour"] = impressions["time"].dt.hour + impressions["time"].dt.minute / 60
-    frame["weekday"] = impressions["time"].dt.weekday
+    frame["weekday"] = impressions["time"].dt.day_of_week
     if "published_at" in market.contents:
         content, _ = rows_of(market)
         born = market.contents["published_at"].to_numpy()[content]

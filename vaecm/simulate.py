@@ -43,7 +43,7 @@ class MarketConfig:
     seed : int
         Everything is drawn from one generator with this seed.
     days : int
-        Length of the log of impressions; the events lie in the 30 days before it.
+        Length of the log of impressions, a year at most; the events lie in the 30 days before it.
     click_rate : float
         Mean probability of a click, per impression.
     convert_rate : float
@@ -51,7 +51,8 @@ class MarketConfig:
     drift : float
         How far tastes turn: the mean angle, in radians, over the log of impressions.
     disagreement : float
-        Share of contents whose title and sound tell of another style than the one the cover shows and users meet.
+        Share of contents whose title and sound tell of another style than the one that the cover shows and
+        users meet.
 
     Raises
     ------
@@ -77,7 +78,7 @@ class MarketConfig:
     def __post_init__(self):
         rules = {
             "n_users": (2, 10**8), "n_contents": (20, 10**7), "n_impressions": (1, 10**9), "seed": (0, 2**63),
-            "days": (7, 3_650), "click_rate": (1e-4, 0.5), "convert_rate": (1e-3, 0.9), "drift": (0.0, 3.0),
+            "days": (7, 365), "click_rate": (1e-4, 0.5), "convert_rate": (1e-3, 0.9), "drift": (0.0, 3.0),
             "disagreement": (0.0, 1.0),
         }  # fmt: skip
         problems = []
@@ -86,7 +87,8 @@ class MarketConfig:
             whole = field.type in (int, "int")
             kind = (int, np.integer) if whole else (int, float, np.integer, np.floating)
             if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-                problems.append(f"{field.name} must be {'a whole number' if whole else 'a number'} from {low:g} to {high:g}, got {value!r}")
+                word = "a whole number" if whole else "a number"
+                problems.append(f"{field.name} must be {word} from {low:g} to {high:g}, got {value!r}")
         if problems:
             raise ValueError("MarketConfig: " + "; ".join(problems))
 
@@ -99,8 +101,9 @@ def simulate_market(config=None, dirty=False):
         \operatorname{logit} p(\text{convert}\mid\text{click}) = \sum_j g_j, \qquad
         \mathbb E[\text{sales}] = p(\text{click})\,p(\text{convert}\mid\text{click})\,v
 
-    where the terms :math:`f_j` and :math:`g_j` (taste, quality, wording, price, ...) stand in ``market.truth``
-    as columns ``click_*`` and ``convert_*``, in log-odds, and :math:`v` is the mean value of an order in yuan.
+    where the terms :math:`f_j` and :math:`g_j` (taste, quality, wording, price, ...) stand in
+    ``market.truth`` as columns ``click_*`` and ``convert_*``, in log-odds, and :math:`v` is the mean value of
+    an order in yuan.
 
     Parameters
     ----------
@@ -141,7 +144,7 @@ def simulate_market(config=None, dirty=False):
     return break_market(market, rng) if dirty else market
 
 
-# --- products ---------------------------------------------------------------------------------------------
+# --- products -----------------------------------------------------------------------------------------------
 
 NOUNS = {
     "phones": "phone handset charger screen case earbuds",
@@ -171,13 +174,17 @@ def _products(rng, n):
     level = rng.normal(4.6, 0.7, size=len(CATEGORIES))
     relative = 0.25 * style[:, 1] + 0.5 * rng.normal(size=n)
     rating = np.clip(4.3 + 0.35 * rng.normal(size=n), 1, 5)
-    table = pd.DataFrame({
-        "product_id": np.arange(1, n + 1),
-        "category": CATEGORIES[category],
-        "brand": np.array([f"{name}-{k + 1}" for name in CATEGORIES for k in range(BRANDS_PER_CATEGORY)])[brand],
-        "price": np.round(np.exp(level[category] + relative), 2),
-        "rating": np.round(rating, 1),
-    })
+    table = pd.DataFrame(
+        {
+            "product_id": np.arange(1, n + 1),
+            "category": CATEGORIES[category],
+            "brand": np.array([f"{name}-{k + 1}" for name in CATEGORIES for k in range(BRANDS_PER_CATEGORY)])[
+                brand
+            ],
+            "price": np.round(np.exp(level[category] + relative), 2),
+            "rating": np.round(rating, 1),
+        }
+    )
     return {
         "table": table, "category": category, "style": style, "relative_price": relative / np.sqrt(0.3125),
         "price": table["price"].to_numpy(), "rating": (table["rating"].to_numpy() - 4.3) / 0.35,
@@ -195,10 +202,12 @@ POLES = (  # for each style dimension the words that speak of its low and of its
     ("dark shadow night deep black moody", "bright sunny neon glowing white shiny"),
 )
 STYLE_WORDS = np.array([[pole.split() for pole in pair] for pair in POLES])  # (K, 2, 6)
-QUALITY_WORDS = np.array([
-    "stuff things whatever random various misc".split(),
-    "tested measured compared explained reviewed verified".split(),
-])
+QUALITY_WORDS = np.array(
+    [
+        "stuff things whatever random various misc".split(),
+        "tested measured compared explained reviewed verified".split(),
+    ]
+)
 FILLERS = np.array("the for your with this our new and home daily season week".split())
 MODIFIERS = np.array("truly really always never not hardly".split())
 MODIFIER_SIGN = np.array([1, 1, 1, -1, -1, -1])
@@ -220,18 +229,20 @@ def _contents(rng, config, products):
     lying = rng.random(n) < config.disagreement
     told[lying] = rng.normal(scale=style.std(), size=(lying.sum(), K))
     titles, wording, bait = _titles(rng, products["category"][product], told, quality)
-    table = pd.DataFrame({
-        "content_id": np.arange(1, n + 1),
-        "product_id": product + 1,
-        "format": FORMATS[form],
-        "title": titles,
-        "length": np.maximum(length, 5).round().astype(np.int64),
-        "author_followers": followers.round().astype(np.int64),
-        "published_at": _clock(birth),
-    })
+    table = pd.DataFrame(
+        {
+            "content_id": np.arange(1, n + 1),
+            "product_id": product + 1,
+            "format": FORMATS[form],
+            "title": titles,
+            "length": np.maximum(length, 5).round().astype(np.int64),
+            "author_followers": followers.round().astype(np.int64),
+            "published_at": _clock(birth),
+        }
+    )
     return {
-        "table": table, "product": product, "category": products["category"][product], "style": style, "told": told,
-        "quality": quality, "format": form, "birth": birth, "wording": wording, "bait": bait,
+        "table": table, "product": product, "category": products["category"][product], "style": style,
+        "told": told, "quality": quality, "format": form, "birth": birth, "wording": wording, "bait": bait,
         "followers": (np.log(followers) - 8) / 1.53, "popularity": rng.gamma(1.5, size=n) + 0.1,
         "length": (np.log(length) - 5.3) / 1.7,
     }  # fmt: skip
@@ -240,8 +251,8 @@ def _contents(rng, config, products):
 def _titles(rng, category, style, quality):
     """Titles as strings; the effect of their phrases; how much they bait.
 
-    A modifier turns the adjective that follows it: "not boring" is good, "not useful" is bad, and neither word
-    tells anything alone.
+    A modifier turns the adjective that follows it: "not boring" is good, "not useful" is bad, and neither
+    word tells anything alone.
     """
     n, slots = len(category), 10
     words = np.full((n, slots), "", dtype="<U14")
@@ -272,8 +283,9 @@ def _titles(rng, category, style, quality):
 def draw_covers(rng, style, quality):
     """Render covers: a striped ground and an object, with nuisances that mean nothing.
 
-    Style turns and refines the stripes, sizes and shapes the object and lights the picture; quality sharpens the
-    object's edge, raises the contrast and keeps clutter away. Place, phase, gain and noise are drawn at random.
+    Style turns and refines the stripes, sizes and shapes the object and lights the picture; quality sharpens
+    the object's edge, raises the contrast and keeps clutter away. Place, phase, gain and noise are drawn at
+    random.
 
     Parameters
     ----------
@@ -328,7 +340,7 @@ def _draw_cover_block(rng, style, quality):
 
 
 def _draw_audio(rng, contents):
-    """Log-mel pictures: a beat (tempo from `intricate`), a pitch (from `large`), loudness and noise (from quality)."""
+    """Log-mel pictures: a beat (tempo: `intricate`), a pitch (`large`), loudness and noise (quality)."""
     n = len(contents["quality"])
     squashed, quality = ndtr(contents["told"]), contents["quality"]
     frames, bands = np.arange(FRAMES, dtype=np.float32), np.arange(MEL_BANDS, dtype=np.float32)[:, None]
@@ -355,24 +367,38 @@ def _users(rng, config):
     n = config.n_users
     age = rng.choice(4, size=n, p=[0.25, 0.35, 0.25, 0.15])
     tier = rng.choice(4, size=n, p=[0.25, 0.3, 0.3, 0.15]) + 1
-    lean = np.array([[0.7, -0.1, -0.3, 0.2, 0.4], [0.2, 0.1, 0, 0.2, 0.1], [-0.3, 0.2, 0.1, -0.1, -0.1], [-0.6, -0.2, 0.4, -0.4, -0.5]])
+    lean = np.array(
+        [
+            [0.7, -0.1, -0.3, 0.2, 0.4],
+            [0.2, 0.1, 0, 0.2, 0.1],
+            [-0.3, 0.2, 0.1, -0.1, -0.1],
+            [-0.6, -0.2, 0.4, -0.4, -0.5],
+        ]
+    )
     return {
         "age": age, "tier": tier, "device": rng.choice(3, size=n, p=[0.4, 0.5, 0.1]),
-        "taste_from": 0.6 * lean[age] + rng.normal(size=(n, K)), "taste_to": 0.6 * lean[age] + rng.normal(size=(n, K)),
+        "taste_from": 0.6 * lean[age] + rng.normal(size=(n, K)),
+        "taste_to": 0.6 * lean[age] + rng.normal(size=(n, K)),
         "turn": config.drift * np.abs(rng.normal(size=n)) * np.sqrt(np.pi / 2) / config.days,
         "activity": rng.normal(size=n), "night": rng.normal(size=n),
-        "joined": np.where(rng.random(n) < 0.25, rng.uniform(-HISTORY_DAYS, config.days * 0.97, n), -rng.exponential(400, n) - HISTORY_DAYS),
+        "joined": np.where(
+            rng.random(n) < 0.25,
+            rng.uniform(-HISTORY_DAYS, config.days * 0.97, n),
+            -rng.exponential(400, n) - HISTORY_DAYS,
+        ),
     }  # fmt: skip
 
 
 def _user_table(config, users):
-    return pd.DataFrame({
-        "user_id": np.arange(1, len(users["age"]) + 1),
-        "age_group": AGE_GROUPS[users["age"]],
-        "city_tier": users["tier"],
-        "device": DEVICES[users["device"]],
-        "registered_days": np.ceil(config.days - users["joined"]).astype(np.int64),
-    })
+    return pd.DataFrame(
+        {
+            "user_id": np.arange(1, len(users["age"]) + 1),
+            "age_group": AGE_GROUPS[users["age"]],
+            "city_tier": users["tier"],
+            "device": DEVICES[users["device"]],
+            "registered_days": np.ceil(config.days - users["joined"]).astype(np.int64),
+        }
+    )
 
 
 def _taste(users, user, day):
@@ -397,7 +423,9 @@ def _events(rng, users, products):
     day = -rng.random(len(user)) * np.repeat(days_there, count) - 1e-3
     blocks = [slice(s, s + BLOCK) for s in range(0, len(user), BLOCK)]
     parts = [_event_block(rng, users, products, user[block], day[block]) for block in blocks]
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else _no_events()
+    columns = (
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else _no_events()
+    )
     order = np.lexsort((day, user))
     table = pd.DataFrame({
         "user_id": user + 1, "time": _clock(day), "action": ACTIONS[columns["action"]],
@@ -413,7 +441,13 @@ def _events(rng, users, products):
 
 def _no_events():
     whole = np.zeros(0, dtype=np.int64)
-    return {"action": whole, "category": whole, "product": whole, "query": np.zeros(0, dtype=object), "dwell": np.zeros(0)}
+    return {
+        "action": whole,
+        "category": whole,
+        "product": whole,
+        "query": np.zeros(0, dtype=object),
+        "dwell": np.zeros(0),
+    }
 
 
 def _event_block(rng, users, products, user, day, n_candidates=10):
@@ -430,7 +464,9 @@ def _event_block(rng, users, products, user, day, n_candidates=10):
     return {
         "action": action, "category": products["category"][product], "product": product,
         "query": _queries(rng, products["category"][product], taste),
-        "dwell": np.round(np.exp(2.6 + 0.35 * liking + 0.2 * users["activity"][user] + 0.6 * rng.normal(size=n)), 1),
+        "dwell": np.round(
+            np.exp(2.6 + 0.35 * liking + 0.2 * users["activity"][user] + 0.6 * rng.normal(size=n)), 1
+        ),
     }  # fmt: skip
 
 
@@ -442,7 +478,7 @@ def _queries(rng, category, taste):
     return adjective + " " + CATEGORY_NOUNS[category, rng.integers(6, size=n)].astype(object)
 
 
-# --- impressions: who meets what, and what comes of it --------------------------------------------------------
+# --- impressions: who meets what, and what comes of it ------------------------------------------------------
 
 
 def _impressions(rng, config, users, products, contents):
@@ -468,7 +504,10 @@ def _impressions(rng, config, users, products, contents):
 
 
 def _who_meets_what(rng, config, users, contents, user, n_candidates=3):
-    """The platform's present rule: fresh and popular contents, a rough idea of taste, repeats; sorted by user and time."""
+    """The platform's present rule: fresh and popular contents, a rough idea of taste, repeats.
+
+    Rows are sorted by user and time.
+    """
     n = len(user)
     first = np.maximum(users["joined"][user], 0)
     day = np.floor(first + rng.random(n) * (config.days - first))
@@ -494,7 +533,7 @@ def _who_meets_what(rng, config, users, contents, user, n_candidates=3):
 
 
 def _draw_alive(rng, contents, day, n_candidates, mean_age=2.0):
-    """Contents by popularity, among those published about an exponential age before the impression, never after it."""
+    """Contents by popularity, published about an exponential age before the impression, never after it."""
     birth, mass = contents["birth"], np.concatenate([[0], np.cumsum(contents["popularity"])])
     age = np.minimum(rng.exponential(mean_age, size=(len(day), n_candidates)), 8.0)
     centre = day[:, None] - age
@@ -509,7 +548,7 @@ def _draw_alive(rng, contents, day, n_candidates, mean_age=2.0):
 
 
 def _exposure(user, content):
-    """How many times this user has met this content, this time included; rows are in order of user and time."""
+    """How many times this user has met this content, this time included; rows are sorted by user and time."""
     order = np.lexsort((np.arange(len(user)), content, user))
     new = np.ones(len(user), dtype=bool)
     new[1:] = (user[order][1:] != user[order][:-1]) | (content[order][1:] != content[order][:-1])
@@ -580,7 +619,9 @@ def _outcomes(rng, config, users, products, contents, log, truth):
     sales = np.zeros(len(click))
     bought = np.flatnonzero(converted)
     discount = np.exp(0.25 * rng.normal(size=len(bought)) - 0.25**2 / 2)
-    sales[bought] = np.round(products["price"][product[bought]] * (1 + rng.poisson(extra[bought])) * discount, 2)
+    sales[bought] = np.round(
+        products["price"][product[bought]] * (1 + rng.poisson(extra[bought])) * discount, 2
+    )
 
     order = np.argsort(log["day"], kind="stable")
     impression_id = pd.RangeIndex(1, len(order) + 1, name="impression_id")
@@ -608,7 +649,11 @@ def _sum_terms(truth, prefix):
 
 def _factors(users, contents):
     style = pd.DataFrame(contents["style"], columns=list(STYLE))
-    style["quality"], style["wording"], style["bait"] = contents["quality"], contents["wording"], contents["bait"]
+    style["quality"], style["wording"], style["bait"] = (
+        contents["quality"],
+        contents["wording"],
+        contents["bait"],
+    )
     style.index = pd.Index(contents["table"]["content_id"], name="content_id")
     taste = _taste(users, np.arange(len(users["age"])), np.zeros(len(users["age"])))
     people = pd.DataFrame(taste, columns=[f"taste_{name}" for name in STYLE])
@@ -619,4 +664,6 @@ def _factors(users, contents):
 
 def _clock(day):
     """Days since the first impression as times, to the second."""
-    return START.to_datetime64().astype("datetime64[s]") + np.floor(np.asarray(day) * 86_400).astype("timedelta64[s]")
+    return START.to_datetime64().astype("datetime64[s]") + np.floor(np.asarray(day) * 86_400).astype(
+        "timedelta64[s]"
+    )

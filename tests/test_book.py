@@ -249,6 +249,17 @@ def test_a_chapter_without_its_data_says_so(tmp_path, monkeypatch):
     assert "toys-nobody-has" in shown.cells[1].source
 
 
+def test_only_the_startup_log_of_tensorflow_is_dropped():
+    def stderr(text):
+        return nbformat.v4.new_output("stream", name="stderr", text=text)
+
+    startup = "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+    startup += "I0000 00:00:1795574556.030796   11397 port.cc:153] oneDNN custom operations are on.\n"
+    assert build.is_startup_log(stderr(startup))
+    assert not build.is_startup_log(stderr(startup + "UserWarning: no\n"))
+    assert not build.is_startup_log(nbformat.v4.new_output("stream", name="stdout", text=startup))
+
+
 def test_a_failing_chapter_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "EXECUTED", tmp_path / "executed")
     path = tmp_path / "99_fails.ipynb"

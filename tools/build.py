@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,9 @@ EXECUTED = BUILD / "executed"
 TRUSTED = BUILD / "trusted"  # exists only after a build without a warning
 TIMEOUT = 600  # seconds per cell
 WORKERS = 2
+
+# What TensorFlow 2.21 writes to stderr when it is imported; no environment variable keeps it quiet.
+STARTUP = re.compile(r"(?:WARNING: All log messages before absl::|[IW]0000 |\s*$)")
 
 NOTE = (
     "> **Stored results.** The data of this chapter ({needs}) were not at hand when this copy of the book "
@@ -97,6 +101,11 @@ def chapter_key(notebook, environment):
     return hashlib.sha256(json.dumps([environment, cells, files]).encode()).hexdigest()
 
 
+def is_startup_log(output):
+    """True for an output that holds nothing but what TensorFlow logs when it is imported."""
+    return output.get("name") == "stderr" and all(map(STARTUP.match, output["text"].splitlines()))
+
+
 def execute(path):
     """Execute a notebook in its own folder and return it; a failing cell raises."""
     notebook = nbformat.read(path, as_version=4)
@@ -113,6 +122,8 @@ def execute(path):
     client.execute(env=kernel)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of the day, which would differ at every run
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not is_startup_log(output)]
     notebook.metadata.pop("widgets", None)
     print(f"  {path.name}: {time.perf_counter() - start:.0f} s", flush=True)
     return notebook

@@ -12,7 +12,9 @@ from scipy import stats
 from scipy.special import logit
 
 from vaecm import simulate
+from vaecm.datasets import example_market
 from vaecm.features import Preparation
+from vaecm.market import load_market
 from vaecm.prepare import split_by_time
 from vaecm.simulate import MarketConfig, simulate_market
 
@@ -59,6 +61,16 @@ def test_same_seed_same_bytes(tmp_path, broken):
     assert len(first["files"]) >= 10
     for file in first["files"]:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_the_embedded_market_is_the_one_of_its_datasheet():
+    config = MarketConfig(n_users=2_000, n_contents=1_500, n_impressions=100_000, seed=7)
+    stored, drawn = load_market(example_market()), simulate_market(config)
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(stored, name), getattr(drawn, name))
+    pd.testing.assert_frame_equal(stored.truth, drawn.truth, check_dtype=False, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(stored.covers, drawn.covers)
+    np.testing.assert_array_equal(stored.audio, drawn.audio)
 
 
 def test_another_seed_another_market(market):

@@ -87,7 +87,23 @@ SOURCES = {  # name: the page for human readers, and the files
 
 
 def example_market():
-    """The folder of the embedded market, for `load_market`."""
+    """The folder of the embedded market, for `load_market`.
+
+    Returns
+    -------
+    pathlib.Path
+        The one inside the installed package, or ``data/market`` of a checkout.
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither is there.
+
+    Examples
+    --------
+    >>> (example_market() / "impressions.csv.gz").is_file()
+    True
+    """
     for folder in (Path(__file__).parent / "_market", Path(__file__).parent.parent / "data" / "market"):
         if (folder / "manifest.json").is_file():
             return folder

@@ -104,7 +104,18 @@ class Problem(NamedTuple):
 
 
 class MarketError(ValueError):
-    """What is wrong with a market or its files; `problems` lists every `Problem` at once."""
+    """What is wrong with a market or its files; `problems` lists every `Problem` at once.
+
+    Parameters
+    ----------
+    problems : list of Problem
+
+    Examples
+    --------
+    >>> print(MarketError([Problem("products", "price", "must be above 0", 1, "row 0: -59.9")]))
+    1 problem in this market:
+      - products.price: must be above 0 (1; first: row 0: -59.9)
+    """
 
     def __init__(self, problems):
         self.problems = list(problems)
@@ -286,6 +297,13 @@ def load_market(folder, targets=True):
     ------
     MarketError
         When a file is missing, truncated or altered (with both checksums), or the market is not well formed.
+
+    Examples
+    --------
+    >>> import vaecm
+    >>> market = load_market(vaecm.example_market())
+    >>> len(market.contents) == len(market.covers)
+    True
     """
     path = Path(folder)
     if not (path / MANIFEST).is_file():

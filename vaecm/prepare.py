@@ -116,6 +116,13 @@ def split_by_time(market, fractions):
     ------
     ValueError
         For fractions that do not fit, and when ties leave a part empty.
+
+    Examples
+    --------
+    >>> import vaecm
+    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=50, n_contents=40, n_impressions=1_000))
+    >>> [len(part.impressions) for part in split_by_time(market, (0.7, 0.1, 0.2))]
+    [700, 100, 200]
     """
     shares = np.asarray(fractions, dtype=float)
     if shares.ndim != 1 or len(shares) < 2 or not (shares >= 0).all() or abs(shares.sum() - 1) > 1e-6:

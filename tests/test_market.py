@@ -2,9 +2,13 @@
 """Laws of the record: it names everything that is wrong, and what is saved comes back or is refused."""
 
 import gzip
+import hashlib
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -140,6 +144,68 @@ def test_all_problems_are_named_at_once(market):
     assert all(isinstance(problem, Problem) for problem in caught.value.problems)
 
 
+EVERYWHERE = {  # one fault for each column, all in one market: table, column, new values, what the message must say
+    "duplicate user": VALUES["duplicate user"],
+    "registered before birth": ("users", "registered_days", [-400, 20, 3], r"users\.registered_days: must not be negative \(1; first: row 0: -400"),
+    "spelling": VALUES["spelling"],
+    "missing product id": ("products", "product_id", pd.array([7, None], dtype="Int64"), r"products\.product_id: id is missing \(1;"),
+    "negative price": VALUES["negative price"],
+    "rating 6": VALUES["rating 6"],
+    "unknown product": (*VALUES["unknown product"][:3], r"contents\.product_id: id is not in products \(2; .*row 3: 9"),
+    "numbers as titles": STRUCTURE["numbers as titles"],
+    "negative length": ("contents", "length", [700, -30, 1800, 90], r"contents\.length: must not be negative \(1; first: row 1"),
+    "infinite followers": ("contents", "author_followers", [np.inf, 20, 35_000, 400], r"contents\.author_followers: must be finite \(1;"),
+    "numbers as publication": ("contents", "published_at", [1, 2, 3, 4], r"contents\.published_at: must hold times"),
+    "duplicate content": VALUES["duplicate content"],
+    "event of nobody": VALUES["event of nobody"],
+    "missing time": VALUES["missing time"],
+    "unknown action": VALUES["unknown action"],
+    "negative dwell": VALUES["negative dwell"],
+    "numbers as queries": ("events", "query", [1, 2, 3], r"events\.query: must hold text"),
+    "duplicate impression": VALUES["duplicate impression"],
+    "unknown user": (*VALUES["unknown user"][:3], r"impressions\.user_id: id is not in users \(3; .*row 5: 99"),
+    "unknown content": VALUES["unknown content"],
+    "not a time": VALUES["not a time"],
+    "position 0": VALUES["position 0"],
+    "words as exposure": ("impressions", "exposure", ["once"] * 6, r"impressions\.exposure: must hold numbers \(6; first: row 0: 'once'"),
+    "click of 2": VALUES["click of 2"],
+    "missing conversion": ("impressions", "converted", [NAN, 0, 0, 0, 0, 0], r"impressions\.converted: target is missing \(1; first: row 0"),
+    "negative sales": VALUES["negative sales"],
+}  # fmt: skip
+
+
+def test_thirty_kinds_of_fault_are_all_named_at_once(market):
+    for table, column, values, _ in EVERYWHERE.values():
+        market = with_column(market, table, column, values)
+    market = replace(market, covers=market.covers[:, :14], audio=list(market.audio), truth=market.truth[1:])
+    messages = [message for *_, message in EVERYWHERE.values()] + [
+        r"covers: must be an array \(4, 28, 28\) uint8, .* got \(4, 14, 28\) uint8",
+        r"audio: must be an array .* got list",
+        "truth: must have one row per impression, 6, has 5",
+        r"impressions\.time: times are text; clean reads them",
+    ]
+    with pytest.raises(MarketError) as caught:
+        market.check()
+    text = str(caught.value)
+    unnamed = [message for message in messages if not re.search(message, text)]
+    assert not unnamed, text
+    assert len(messages) >= 30
+    assert len(caught.value.problems) >= 30
+    assert len(set(caught.value.problems)) == len(caught.value.problems)
+
+
+@pytest.mark.parametrize("fault", sorted({**STRUCTURE, **VALUES}))
+def test_no_fault_hides_another(market, fault):
+    """Next to any fault, one in another table is still named."""
+    table, column, values, message = {**STRUCTURE, **VALUES}[fault]
+    other = "negative dwell" if table == "products" else "rating 6"
+    broken = with_column(with_column(market, *VALUES[other][:3]), table, column, values)
+    with pytest.raises(MarketError) as caught:
+        replace(broken, truth=None).check()
+    assert re.search(message, str(caught.value))
+    assert re.search(VALUES[other][3], str(caught.value))
+
+
 def test_what_the_user_does_not_have_is_no_problem(market):
     columns = ["impression_id", "user_id", "content_id", "time", "clicked"]
     least = Market(
@@ -261,6 +327,55 @@ def test_an_interrupted_save_leaves_what_was_there(market, tmp_path, monkeypatch
     other.save(tmp_path / "m")
     same(load_market(tmp_path / "m"), other)
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def tree(folder):
+    """Every file below a folder, with its bytes."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("no space left on device")])
+@pytest.mark.parametrize("where", ["table", "array", "checksum", "manifest", "rename", "second rename"])
+def test_a_save_that_stops_anywhere_leaves_the_old_folder_whole(market, tmp_path, monkeypatch, where, error):
+    market.save(tmp_path / "m")
+    before = tree(tmp_path)
+    other = market.select(market.impressions["clicked"].to_numpy() == 1)
+    target, name = {
+        "table": (pd.DataFrame, "to_csv"), "array": (np, "savez_compressed"), "checksum": (hashlib, "file_digest"),
+        "manifest": (Path, "write_text"), "rename": (Path, "rename"), "second rename": (Path, "rename"),
+    }[where]  # fmt: skip
+    calls, right = [], getattr(target, name)
+
+    def stop(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == (2 if where == "second rename" else 1):
+            raise error
+        return right(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, stop)
+        with pytest.raises(type(error) if isinstance(error, Exception) else error):
+            other.save(tmp_path / "m")
+    assert calls
+    assert tree(tmp_path) == before
+    same(load_market(tmp_path / "m"), market)
+
+
+def test_a_killed_save_leaves_a_folder_that_is_still_read(market, tmp_path):
+    """A process that dies while it writes: what it leaves has another name, and the old folder is whole."""
+    market.save(tmp_path / "m")
+    before = tree(tmp_path / "m")
+    code = (
+        "import os, sys, numpy as np; from vaecm import load_market\n"
+        "market = load_market(sys.argv[1])\n"
+        "np.savez_compressed = lambda *a, **k: os._exit(9)\n"
+        "market.select(market.impressions['clicked'].to_numpy() == 1).save(sys.argv[1])"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "m"], check=False).returncode == 9
+    assert tree(tmp_path / "m") == before
+    same(load_market(tmp_path / "m"), market)
+    market.save(tmp_path / "m")
+    same(load_market(tmp_path / "m"), market)
 
 
 def test_a_save_replaces_only_what_a_save_wrote(market, tmp_path):

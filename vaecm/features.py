@@ -208,7 +208,10 @@ class Preparation:
     def _table(self, frame, name):
         """Scaled numbers (NaN where missing), then class codes (0 where missing or never seen): (n, D) float32."""
         numbers = _scaled(frame, self.state["scales"][name])
-        codes = [_codes(frame[column], values) for column, values in self.state["classes"][name].items()]
+        codes = [
+            _codes(frame[column], values) if column in frame else np.zeros(len(frame), int)
+            for column, values in self.state["classes"][name].items()
+        ]
         return np.column_stack([numbers, *codes]).astype(np.float32)
 
     def _histories(self, market):

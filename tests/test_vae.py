@@ -1,6 +1,11 @@
 """Laws of the sampling layer and of the convolutional VAE."""
 
 import doctest
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,7 +13,7 @@ import pytest
 from keras import ops
 
 from vaecm import losses, vae
-from vaecm.vae import ConvVAE, KLWarmup, Sampling
+from vaecm.vae import ConvVAE, KLWarmup, Sampling, fit_resumable
 
 TINY = {"filters": (2, 3), "width": 8}
 
@@ -250,6 +255,112 @@ def test_saved_model_predicts_the_same(trained, tmp_path):
     assert (again.importance_weighted_bound(x, 5) == model.importance_weighted_bound(x, 5)).all()
     assert float(again.kl_weight) == float(model.kl_weight) < 0.7
     assert int(again.optimizer.iterations) == int(model.optimizer.iterations)
+
+
+# --- a training that is interrupted
+
+
+TRAINING = """
+import os, signal, sys
+import keras, numpy as np
+sys.path.insert(0, {tests!r})
+from test_vae import pictures, small
+from vaecm.vae import KLWarmup, fit_resumable
+
+class Kill(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)  # nothing can be tidied up, as when a machine goes away
+
+model = small()
+model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, 40)))
+history = fit_resumable(model, pictures(50), sys.argv[1], epochs=4, batch_size=16, seed=3,
+                        validation=pictures(20, seed=1), callbacks=[KLWarmup(10), Kill()])
+assert len(history["val_loss"]) == 4
+arrays = [*model.get_weights(), *[np.asarray(v) for v in model.optimizer.variables]]
+np.savez(sys.argv[3], *arrays, history=np.array([history[name] for name in sorted(history)]))
+"""
+
+
+def train_in_process(folder, kill_at, result):
+    code = TRAINING.format(tests=str(Path(__file__).parent))
+    command = [sys.executable, "-c", code, str(folder), str(kill_at), str(result)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_killed_training_ends_at_the_same_weights(tmp_path):
+    """Killed within the second and again within the last of four epochs of four batches."""
+    whole, resumed = tmp_path / "whole.npz", tmp_path / "resumed.npz"
+    done = train_in_process(tmp_path / "a", -1, whole)
+    assert done.returncode == 0, done.stderr
+    for kill_at, left in ((6, 1), (15, 3)):
+        killed = train_in_process(tmp_path / "b", kill_at, resumed)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert json.loads((tmp_path / "b" / "state.json").read_text())["epochs"] == left
+        assert not resumed.exists()
+    done = train_in_process(tmp_path / "b", -1, resumed)
+    assert done.returncode == 0, done.stderr
+    with np.load(whole) as expected, np.load(resumed) as found:
+        assert sorted(expected.files) == sorted(found.files)
+        assert len(expected.files) > 30
+        for name in expected.files:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+def test_what_keras_keeps_is_not_enough(tmp_path):
+    """`save_weights` leaves the generators out: that is why `fit_resumable` keeps them itself."""
+    model = fitted()
+    model.save_weights(tmp_path / "a.weights.h5")
+    again = small()
+    again.load_weights(tmp_path / "a.weights.h5", skip_mismatch=True)
+    first, second = (np.asarray(m.sampling.generator.state).tolist() for m in (model, again))
+    assert first != second
+
+
+def resumable(folder, x=None, rate=1e-3, **options):
+    model = small()
+    model.compile(keras.optimizers.Adam(rate))
+    x = pictures(40) if x is None else x
+    return model, fit_resumable(model, x, folder, **{"epochs": 2, "batch_size": 16, **options})
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    first, history = resumable(tmp_path)
+    again, same = resumable(tmp_path)
+    assert same == history
+    for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch_0002.weights.h5", "state.json"]
+
+
+def test_patience_stops_and_goes_back_to_the_best_epoch(tmp_path):
+    model, history = resumable(tmp_path, epochs=30, rate=0.3, patience=2, validation=pictures(20, seed=2))
+    losses_by_epoch = history["val_loss"]
+    best = int(np.argmin(losses_by_epoch))
+    assert len(losses_by_epoch) == best + 3 < 30
+    kept = small()
+    kept.compile(keras.optimizers.Adam(0.3))
+    kept.optimizer.build(kept.trainable_variables)
+    kept.load_weights(tmp_path / f"epoch_{best + 1:04d}.weights.h5")
+    for a, b in zip(kept.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert resumable(tmp_path, epochs=30, rate=0.3, patience=2, validation=pictures(20, seed=2))[1] == history
+
+
+def test_another_training_is_not_continued(tmp_path):
+    resumable(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"pictures was 40 .*; learning_rate was 0.001, now 0.01; batch_size was 16, now 8"
+    ):
+        resumable(tmp_path, x=pictures(41), rate=1e-2, batch_size=8)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    resumable(tmp_path)
+    file = tmp_path / "epoch_0002.weights.h5"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"epoch_0002\.weights\.h5 is missing or was altered"):
+        resumable(tmp_path, epochs=3)
 
 
 # --- what it refuses

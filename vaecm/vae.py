@@ -3,14 +3,19 @@
 Shapes: ``B`` rows, ``L`` latent dimensions, ``k`` draws; pictures are (B, 28, 28, 1) with values in [0, 1].
 """
 
+import json
 import math
+import os
+import zlib
 from collections import namedtuple
+from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 from vaecm import losses
+from vaecm.datasets import checksum
 
 SHAPE = (28, 28, 1)
 CHUNK = 8_192  # pictures that are decoded at once: what bounds the working memory
@@ -31,7 +36,7 @@ class Sampling(layers.Layer):
               \sigma=e^{\frac12\log\sigma^2}
 
     (Kingma and Welling 2014, arXiv:1312.6114.) With ``training=True`` it draws; otherwise it returns the
-    mean, so that predictions repeat. A loss that is to be a bound must draw in evaluation too, and asks for it.
+    mean, so that predictions repeat. A loss that is to be a bound must draw in evaluation too; it asks.
 
     Parameters
     ----------
@@ -133,22 +138,7 @@ class ConvVAE(keras.Model):
         _check_options(latent_dim, likelihood, beta, free_bits)
         self.latent_dim, self.likelihood, self.beta, self.free_bits = latent_dim, likelihood, beta, free_bits
         self.filters, self.width, self.seed = tuple(filters), width, seed
-        conv = {"strides": 2, "padding": "same", "activation": "silu"}
-        self.encoder = keras.Sequential([
-            keras.Input(SHAPE),
-            layers.Conv2D(filters[0], 3, **conv),  # (B, 14, 14, F1)
-            layers.Conv2D(filters[1], 3, **conv),  # (B, 7, 7, F2)
-            layers.Flatten(),
-            layers.Dense(width, activation="silu"),
-            layers.Dense(2 * latent_dim),  # (B, 2 L): mean and log-variance
-        ], name="encoder")  # fmt: skip
-        self.decoder = keras.Sequential([
-            keras.Input((latent_dim,)),
-            layers.Dense(width, activation="silu"),
-            layers.Dense(2 * width, activation="silu"),
-            layers.Dense(math.prod(SHAPE)),
-            layers.Reshape(SHAPE),  # logits of the pixels
-        ], name="decoder")  # fmt: skip
+        self.encoder, self.decoder = self.make_encoder(), self.make_decoder()
         self.sampling = Sampling(seed=seed)
         self.kl_weight = self.add_weight(
             shape=(), initializer=keras.initializers.Constant(beta), trainable=False, name="kl_weight"
@@ -156,6 +146,28 @@ class ConvVAE(keras.Model):
         self.trackers = [keras.metrics.Mean(name=name) for name in ("loss", "reconstruction", "kl")]
         self.supports_jit = False  # compiling with XLA costs more than it saves on a CPU; ask for it on a GPU
         self.build((None, *SHAPE))
+
+    def make_encoder(self):
+        """The network from pictures (B, 28, 28, 1) to mean and log-variance side by side, (B, 2 L)."""
+        conv = {"strides": 2, "padding": "same", "activation": "silu"}
+        return keras.Sequential([
+            keras.Input(SHAPE),
+            layers.Conv2D(self.filters[0], 3, **conv),  # (B, 14, 14, F1)
+            layers.Conv2D(self.filters[1], 3, **conv),  # (B, 7, 7, F2)
+            layers.Flatten(),
+            layers.Dense(self.width, activation="silu"),
+            layers.Dense(2 * self.latent_dim),
+        ], name="encoder")  # fmt: skip
+
+    def make_decoder(self):
+        """The network from z (B, L) to the logits of the pixels, (B, 28, 28, 1)."""
+        return keras.Sequential([
+            keras.Input((self.latent_dim,)),
+            layers.Dense(self.width, activation="silu"),
+            layers.Dense(2 * self.width, activation="silu"),
+            layers.Dense(math.prod(SHAPE)),
+            layers.Reshape(SHAPE),
+        ], name="decoder")  # fmt: skip
 
     @property
     def metrics(self):
@@ -334,6 +346,112 @@ class KLWarmup(keras.callbacks.Callback):
         self.model.kl_weight.assign(losses.kl_schedule(done, self.steps, self.model.beta))
 
 
+def one_cycle(steps, peak=3e-3):
+    r"""A learning rate that rises to its peak in the first quarter of the steps, and falls to almost nothing.
+
+    .. math:: \eta_t=\eta\,\Big(\tfrac1{10}+\tfrac9{10}\,\tfrac{t}{T/4}\Big)\ \text{for}\ t\le T/4,\qquad
+              \eta_t=\eta\,\Big(\tfrac1{50}+\tfrac{49}{50}\,\tfrac12\big(1+\cos\pi\tfrac{t-T/4}{3T/4}\big)\Big)
+              \ \text{after}
+
+    (After Smith 2018, arXiv:1803.09820.) A few epochs with it reach what several at a constant rate do.
+
+    Parameters
+    ----------
+    steps : int
+        T, all batches of the training.
+    peak : float
+        :math:`\eta`.
+
+    Returns
+    -------
+    keras.optimizers.schedules.LearningRateSchedule
+
+    Examples
+    --------
+    >>> rate = one_cycle(steps=100, peak=1.0)
+    >>> [round(float(rate(t)), 2) for t in (0, 25, 100)]
+    [0.1, 1.0, 0.02]
+    """
+    rise = max(1, steps // 4)
+    return keras.optimizers.schedules.CosineDecay(
+        peak / 10, max(1, steps - rise), alpha=0.02, warmup_target=peak, warmup_steps=rise
+    )
+
+
+def fit_resumable(
+    model, x, folder, epochs, batch_size=128, seed=0, validation=None, patience=None, callbacks=()
+):
+    """Train with a checkpoint after each epoch; called again after a kill, it ends at the same weights.
+
+    An exact continuation needs four things: the weights, the state of the optimizer, the state of every
+    random generator, and the order of the pictures. Each epoch leaves the first three in `folder`; the order
+    follows from the seed and the epoch alone. A checkpoint counts once `state.json` names it, and that file
+    is replaced in one step, so a kill at any moment costs at most one epoch.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Built and compiled, with a loss that needs pictures only, such as `ConvVAE`; give the resumed
+        training a model made in the same way.
+    x : array, shape (B, 28, 28, 1)
+    folder : path
+        Of the checkpoint; made where it does not exist.
+    epochs : int
+        All epochs, those done before an interruption included.
+    batch_size, seed : int
+    validation : array, shape (V, 28, 28, 1), optional
+    patience : int, optional
+        Stop after so many epochs without a smaller loss (of the validation part, where there is one), and
+        go back to the weights of the best epoch.
+    callbacks : sequence of keras.callbacks.Callback
+        Called within each epoch; they must keep no state of their own from one epoch to the next.
+
+    Returns
+    -------
+    dict of str to list of float
+        The history of all epochs.
+
+    Raises
+    ------
+    ValueError
+        If the folder's training had other pictures, weights or settings: all differences are named. If a
+        checkpoint is missing or was altered.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> vae = ConvVAE(filters=(2, 3), width=8)
+    >>> vae.compile(optimizer="adam")
+    >>> x = np.zeros((4, 28, 28, 1), "float32")
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = fit_resumable(vae, x, folder, epochs=1)
+    ...     len(fit_resumable(vae, x, folder, epochs=3)["loss"])
+    3
+    """
+    x, folder = check_pictures(x), Path(folder)
+    held_out = None if validation is None else (check_pictures(validation), None)
+    about = _about(model, x, batch_size, seed, patience)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = _read_checkpoint(model, folder, about)
+    history = state["history"]
+    for epoch in range(state["epochs"], epochs):
+        watched = history.get("val_loss") or history.get("loss", [])
+        if patience is not None and watched and len(watched) - _best(watched) >= patience:
+            break
+        order = np.random.default_rng([seed, epoch]).permutation(len(x))
+        logs = model.fit(
+            x[order], batch_size=batch_size, shuffle=False, initial_epoch=epoch, epochs=epoch + 1, verbose=0,
+            validation_data=held_out, callbacks=list(callbacks),
+        ).history  # fmt: skip
+        for name, values in logs.items():
+            history.setdefault(name, []).append(float(values[-1]))
+        _write_checkpoint(model, folder, about, epoch + 1, history)
+    if patience is not None and history:
+        best = _best(history.get("val_loss") or history["loss"])
+        model.load_weights(folder / f"epoch_{best:04d}.weights.h5")
+    return history
+
+
 def check_pictures(x):
     """Return pictures as float32 if they are (B, 28, 28, 1) in [0, 1]; tensors and data sets pass.
 
@@ -371,8 +489,74 @@ def check_pictures(x):
     return x.astype("float32", copy=False)
 
 
+# --- checkpoints
+
+
+def _best(losses_by_epoch):
+    """The epoch, counted from 1, with the least loss; 0 before the first."""
+    return int(np.argmin(losses_by_epoch)) + 1 if losses_by_epoch else 0
+
+
+def _about(model, x, batch_size, seed, patience):
+    """What must be the same for a training to go on: told apart by name."""
+    rate = model.optimizer.get_config()["learning_rate"]
+    return {
+        "pictures": f"{len(x)} with checksum {zlib.crc32(np.ascontiguousarray(x)):08x}",
+        "shapes of the weights": str([tuple(v.shape) for v in model.weights]),
+        "optimizer": type(model.optimizer).__name__,
+        "learning_rate": f"{rate:g}" if isinstance(rate, float) else str(rate.get("config", rate)),
+        "batch_size": str(batch_size),
+        "seed": str(seed),
+        "patience": str(patience),
+    }
+
+
+def _generators(model):
+    """The states of the model's random generators, in a fixed order; `save_weights` leaves them out."""
+    return [v for v in model.variables if v.path.endswith("seed_generator_state")]
+
+
+def _write_checkpoint(model, folder, about, epoch, history):
+    """Weights and optimizer first, then `state.json`, which makes them count; then the old ones go."""
+    name = f"epoch_{epoch:04d}.weights.h5"
+    draft = folder / f"draft_{os.getpid()}.weights.h5"
+    model.save_weights(draft)
+    os.replace(draft, folder / name)
+    best = f"epoch_{_best(history.get('val_loss') or history['loss']):04d}.weights.h5"
+    keep = {file: checksum(folder / file) for file in sorted({name, best})}
+    generators = [ops.convert_to_numpy(v).tolist() for v in _generators(model)]
+    state = {"epochs": epoch, "weights": name, "files": keep, "generators": generators, "history": history}
+    draft = folder / f"draft_{os.getpid()}.json"
+    draft.write_text(json.dumps({"about": about, **state}, indent=1) + "\n")
+    os.replace(draft, folder / "state.json")
+    for old in [*folder.glob("*.weights.h5"), *folder.glob("draft_*.json")]:
+        if old.name not in keep:
+            old.unlink(missing_ok=True)
+
+
+def _read_checkpoint(model, folder, about):
+    """Bring the model to where the training stopped; an empty state where there is no checkpoint."""
+    path = folder / "state.json"
+    if not path.exists():
+        return {"epochs": 0, "history": {}}
+    state = json.loads(path.read_text())
+    other = [f"{name} was {state['about'].get(name)}, now {value}" for name, value in about.items()
+             if state["about"].get(name) != value]  # fmt: skip
+    broken = [file for file, expected in state["files"].items()
+              if not (folder / file).is_file() or checksum(folder / file) != expected]  # fmt: skip
+    problems = other + [f"{file} is missing or was altered" for file in broken]
+    if problems:
+        raise ValueError(f"fit_resumable: cannot go on from {folder.name}: " + "; ".join(problems))
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    model.load_weights(folder / state["weights"])
+    for variable, value in zip(_generators(model), state["generators"], strict=True):
+        variable.assign(np.asarray(value, variable.dtype))
+    return state
+
+
 def _targets(x, y, sample_weight):
-    """Keras drops the weights of rows that come without targets, so the pictures' targets are the pictures."""
+    """Keras drops the weights of rows that come without targets, so the targets are the pictures."""
     return x if y is None and sample_weight is not None else y
 
 

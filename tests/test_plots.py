@@ -66,3 +66,12 @@ def test_latent_scatter_by_class_and_by_number(ax):
     assert len(ax.figure.axes) == 2
     with pytest.raises(ValueError, match=r"shape \(C, 2\)"):
         plots.latent_scatter(ax, np.zeros((4, 3)))
+
+
+def test_normal_ellipse_holds_95_percent(ax):
+    covariance = np.array([[2.0, 1.2], [1.2, 1.0]])
+    plots.normal_ellipse(ax, [1.0, -1.0], covariance, filled=True)
+    points = np.random.default_rng(0).multivariate_normal([1.0, -1.0], covariance, size=20_000)
+    line = ax.patches[1]
+    inside = line.get_path().contains_points(line.get_patch_transform().inverted().transform(points))
+    assert abs(inside.mean() - 0.95) < 0.005

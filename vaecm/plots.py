@@ -4,6 +4,7 @@ Shapes: ``C`` pictures, ``H, W`` pixels, ``K`` models or metrics.
 """
 
 import numpy as np
+from matplotlib.patches import Ellipse
 
 # Okabe and Ito (2008), Color Universal Design: told apart with every common kind of colour vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -257,6 +258,40 @@ def latent_scatter(
         loc="center left",
         bbox_to_anchor=(1, 0.5),
     )
+    return ax
+
+
+def normal_ellipse(ax, mean, covariance, color=COLORS[0], label=None, filled=False, **style):
+    """The region of the plane that holds 95 % of a normal distribution.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    mean : array, shape (2,)
+    covariance : array, shape (2, 2)
+    color, label : str, optional
+    filled : bool
+    **style
+        Of the line, as in matplotlib.patches.Ellipse.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> ax = normal_ellipse(plt.figure().add_subplot(), [0, 0], np.eye(2))
+    >>> round(ax.patches[0].width / 2, 3)  # the radius that holds 95 % of N(0, I)
+    2.448
+    """
+    value, vector = np.linalg.eigh(covariance)
+    width, height = 2 * np.sqrt(-2 * np.log(0.05) * value)
+    angle = np.degrees(np.arctan2(vector[1, 0], vector[0, 0]))
+    style = {"linewidth": 2, **style}
+    if filled:
+        ax.add_patch(Ellipse(mean, width, height, angle=angle, color=color, alpha=0.15, linewidth=0))
+    ax.add_patch(Ellipse(mean, width, height, angle=angle, fill=False, edgecolor=color, label=label, **style))
     return ax
 
 

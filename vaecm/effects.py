@@ -39,20 +39,24 @@ class EffectNetwork(keras.Model):
     target is not known. The call returns the logits a, b and m, s as one (B, 4) tensor.
     """
 
-    def __init__(self, match_dim=24, hidden=(64, 32), dropout=0.2, penalty=1e-5, rates=(0.05, 0.1, 0.0), seed=0, **kwargs):
+    def __init__(
+        self, match_dim=24, hidden=(64, 32), dropout=0.2, penalties=(1e-4, 1e-3, 1e-4), n_phrases=2, crossed=(0, 0, 0, 0),
+        rates=(0.05, 0.1, 0.0), seed=0, **kwargs,
+    ):  # fmt: skip
         super().__init__(**kwargs)
         self.options = {
-            "match_dim": match_dim, "hidden": tuple(hidden), "dropout": dropout, "penalty": penalty,
-            "rates": tuple(rates), "seed": seed,
+            "match_dim": match_dim, "hidden": tuple(hidden), "dropout": dropout, "penalties": tuple(penalties),
+            "n_phrases": n_phrases, "crossed": tuple(crossed), "rates": tuple(rates), "seed": seed,
         }  # fmt: skip
-        l2 = keras.regularizers.L2(penalty)
-        self.project = [layers.Dense(match_dim, use_bias=False, kernel_regularizer=l2) for _ in range(2)]
+        deep, wide, phrase = (keras.regularizers.L2(penalty) for penalty in penalties)
+        self.project = [layers.Dense(match_dim, use_bias=False, kernel_regularizer=deep) for _ in range(2)]
         self.hide = [layers.Dropout(dropout, seed=seed + 1 + i) for i in range(len(hidden) + 1)]
-        self.deep = [layers.Dense(units, activation="silu", kernel_regularizer=l2) for units in hidden]
-        self.wide = layers.Dense(3, use_bias=False, kernel_initializer="zeros", kernel_regularizer=l2)
+        self.deep = [layers.Dense(units, activation="silu", kernel_regularizer=deep) for units in hidden]
+        self.wide = layers.Dense(3, use_bias=False, kernel_initializer="zeros", kernel_regularizer=wide)
+        self.phrases = layers.Embedding(n_phrases, 3, embeddings_initializer="zeros", embeddings_regularizer=phrase)
         click, convert, value = rates
         start = [math.log(click / (1 - click)), math.log(convert / (1 - convert)), value]
-        self.heads = layers.Dense(3, kernel_initializer="zeros", bias_initializer=_Start(start), kernel_regularizer=l2)
+        self.heads = layers.Dense(3, kernel_initializer="zeros", bias_initializer=_Start(start), kernel_regularizer=deep)
         names = ("loss", "click", "convert", "sales")
         self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
 
@@ -66,15 +70,23 @@ class EffectNetwork(keras.Model):
 
     def call(self, inputs, training=False):
         content, user = (layer(inputs[name]) for layer, name in zip(self.project, ("content", "user"), strict=True))
-        x = ops.concatenate([inputs[name] for name in ("content", "user", "pair", "context")] + [content * user], axis=-1)
-        x = self.hide[0](x, training=training)
-        h = x
+        x = ops.concatenate([inputs[name] for name in ("content", "user", "pair", "context")], axis=-1)
+        h = self.hide[0](ops.concatenate([x, content * user], axis=-1), training=training)
         for dense, hide in zip(self.deep, self.hide[1:], strict=True):
             h = hide(dense(h), training=training)
-        out = self.heads(h) + self.wide(x)
+        there = ops.cast(ops.expand_dims(inputs["phrases"] > 1, -1), "float32")
+        told = ops.sum(self.phrases(inputs["phrases"]) * there, axis=1)
+        out = self.heads(h) + self.wide(ops.concatenate([x, self.cross(inputs)], axis=-1)) + told
         m = out[:, 2:3] + inputs["log_price"]
         s = ops.clip(ops.exp(self.log_s), 0.05, 2.0)
         return ops.concatenate([out[:, :2], m, s * ops.ones_like(m)], axis=-1)
+
+    def cross(self, inputs):
+        """Products of the plain columns of users with those of contents and with the context: (B, K)."""
+        first, last, n_user, n_context = self.options["crossed"]
+        user = inputs["user"][:, inputs["user"].shape[-1] - n_user :]
+        other = ops.concatenate([inputs["content"][:, first:last], inputs["context"][:, :n_context]], axis=-1)
+        return ops.reshape(ops.expand_dims(user, 2) * ops.expand_dims(other, 1), (-1, n_user * other.shape[-1]))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         known = ops.logical_not(ops.isnan(y))

@@ -225,69 +225,107 @@ class TableExpert(Expert):
 
 
 @keras.saving.register_keras_serializable(package="vaecm")
+class VectorExpert(Expert):
+    """Vectors of numbers: Gaussian, with a learned deviation for each number; NaN rows are missing.
+
+    Parameters
+    ----------
+    latent_dim : int
+    n_numbers : int
+        D, numbers of a vector.
+    """
+
+    def __init__(self, latent_dim, n_numbers, **kwargs):
+        super().__init__(latent_dim, **kwargs)
+        self.n_numbers = n_numbers
+        self.means = layers.Dense(n_numbers)
+        self.log_var = self.add_weight(shape=(n_numbers,), initializer="zeros", name="log_var")
+
+    def features(self, x, training=False):
+        return ops.where(ops.isnan(x), ops.zeros_like(x), x)
+
+    def decode(self, z, training=False):
+        """Means of the numbers, (B, D): a linear map of z."""
+        return self.means(z)
+
+    def nll(self, x, decoded):
+        log_var = ops.broadcast_to(ops.clip(self.log_var, -6.0, 4.0), ops.shape(decoded))
+        return losses.gaussian_nll(x, decoded, log_var, observed=ops.logical_not(ops.isnan(x)))
+
+    def get_config(self):
+        return {**super().get_config(), "n_numbers": self.n_numbers}
+
+
+@keras.saving.register_keras_serializable(package="vaecm")
 class HistoryExpert(Expert):
     """Behaviour histories: a GRU over the events, and a decoder of what they were about.
 
-    Decoded are bags in which recent events weigh more: the categories, the brands and the words that the user looked
-    for, each multinomial. Events are rows of eight fields, see ``features.EVENT_FIELDS``; action 0 is padding.
+    Decoded are bags in which recent events weigh more: the categories, the brands, the words and the products that the
+    user looked for, each multinomial. A product's logit is linear in its vector, so that users are placed among the
+    products they look at. Events are rows of nine fields, see ``features.EVENT_FIELDS``; action 0 is padding.
 
     Parameters
     ----------
     latent_dim : int
     event_sizes : list of int
-        Codes of action, category, brand and words.
+        Codes of action, category, brand, words and products.
+    vector_dim : int
+        D, numbers of a product's vector.
     units : int
         Units of the GRU.
     half_life : float
         Age, in ``log(1 + days) / 3``, at which an event weighs half in the bags.
     """
 
-    def __init__(self, latent_dim, event_sizes, units=48, half_life=1.0, **kwargs):
+    def __init__(self, latent_dim, event_sizes, vector_dim=0, units=32, half_life=1.0, **kwargs):
         super().__init__(latent_dim, **kwargs)
-        self.event_sizes, self.units, self.half_life = list(event_sizes), units, half_life
+        self.event_sizes, self.vector_dim, self.units, self.half_life = list(event_sizes), vector_dim, units, half_life
         widths = (4, 12, 16, 16)
-        self.vectors = [layers.Embedding(size, width) for size, width in zip(self.event_sizes, widths, strict=True)]
+        self.vectors = [layers.Embedding(size, width) for size, width in zip(self.event_sizes[:4], widths, strict=True)]
         self.gru = layers.GRU(units)
         self.dense = layers.Dense(units, activation="silu")
         self.deep = layers.Dense(units, activation="silu")
-        self.logits = [layers.Dense(size) for size in self.event_sizes[1:]]
+        self.logits = [layers.Dense(size) for size in self.event_sizes[1:4]]
+        self.place = layers.Dense(vector_dim, use_bias=False)
+        products = self.event_sizes[4]
+        self.frequency = self.add_weight(shape=(products,), initializer="zeros", name="frequency")
+        shape = (products, vector_dim)
+        self.company = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="company")
 
     def embed(self, x):
         """Vectors of the events, (B, T, D), and the mask of those that are there, (B, T)."""
-        codes = ops.cast(x[..., :5], "int32")
+        codes = ops.cast(x[..., :6], "int32")
         words = self.vectors[3](codes[..., 3]) + self.vectors[3](codes[..., 4])
         parts = [self.vectors[i](codes[..., i]) for i in range(3)]
-        return ops.concatenate([*parts, words, x[..., 5:]], axis=-1), codes[..., 0] > 0
+        company = ops.take(self.company, codes[..., 5], axis=0)
+        return ops.concatenate([*parts, words, company, x[..., 6:]], axis=-1), codes[..., 0] > 0
 
     def features(self, x, training=False):
         events, there = self.embed(x)
         mask = ops.cast(ops.expand_dims(there, -1), "float32")
         total = ops.sum(events * mask, axis=1) / (3.0 + ops.sum(mask, axis=1))
         # events are padded in front, so the last state has seen the whole history: zeros need no mask
-        return self.dense(ops.concatenate([self.gru(events * mask), total], axis=-1))
+        both = ops.concatenate([self.gru(events * mask), total], axis=-1)
+        return ops.concatenate([self.dense(both), total], axis=-1)
 
     def decode(self, z, training=False):
-        """Logits of categories, brands and words."""
+        """Logits of categories, brands, words and products."""
         hidden = self.deep(z)
-        return [layer(hidden) for layer in self.logits]
-
-    def bags(self, x):
-        """Weighted counts of categories, brands and words, code 0 left out."""
-        codes = ops.cast(x[..., :5], "int32")
-        weight = ops.exp(-np.log(2) * x[..., 7] / self.half_life) * ops.cast(codes[..., 0] > 0, "float32")
-        weight = ops.expand_dims(weight, -1)
-
-        def bag(code, size):
-            counts = ops.sum(ops.one_hot(code, size) * weight, axis=1)
-            return ops.concatenate([ops.zeros_like(counts[:, :1]), counts[:, 1:]], axis=-1)
-
-        sizes = self.event_sizes
-        words = bag(codes[..., 3], sizes[3]) + bag(codes[..., 4], sizes[3])
-        return [bag(codes[..., 1], sizes[1]), bag(codes[..., 2], sizes[2]), words]
+        products = ops.matmul(self.place(z), ops.transpose(self.company)) + self.frequency
+        return [*(layer(hidden) for layer in self.logits), products]
 
     def nll(self, x, decoded):
-        return sum(losses.multinomial_nll(bag, logits) for bag, logits in zip(self.bags(x), decoded, strict=True))
+        codes = ops.cast(x[..., :6], "int32")
+        weight = ops.exp(-np.log(2) * x[..., 8] / self.half_life) * ops.cast(codes[..., 0] > 0, "float32")
+        columns = ((1, 0), (2, 1), (3, 2), (4, 2), (5, 3))  # field of the history, and which logits speak of it
+        return sum(self._bag_nll(codes[..., field], weight, decoded[part]) for field, part in columns)
+
+    @staticmethod
+    def _bag_nll(codes, weight, logits):
+        """Multinomial negative log-likelihood of the codes above 0, (B, T) weighted by (B, T)."""
+        log_p = ops.take_along_axis(ops.log_softmax(logits, axis=-1), codes, axis=-1)
+        return -ops.sum(weight * ops.cast(codes > 0, "float32") * log_p, axis=-1)
 
     def get_config(self):
-        sizes = {"event_sizes": self.event_sizes, "units": self.units, "half_life": self.half_life}
-        return {**super().get_config(), **sizes}
+        sizes = {"event_sizes": self.event_sizes, "vector_dim": self.vector_dim}
+        return {**super().get_config(), **sizes, "units": self.units, "half_life": self.half_life}

@@ -7,20 +7,25 @@ Shapes: ``C`` contents, ``U`` users, ``B`` impressions, ``T`` words of a title o
 """
 
 import re
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_matrix, diags
+from scipy.sparse.linalg import svds
 
 PAD, UNKNOWN = 0, 1  # codes of words: nothing there, and a word that training never saw
 NUMBERS = {  # column, and whether it is a magnitude that is better seen on a logarithmic scale
     "contents": {"price": True, "relative_price": False, "rating": False, "length": True, "author_followers": True},
-    "users": {"registered_days": True, "n_events": True},
+    "users": {"registered_days": True, "event_rate": False, "impression_rate": False},
     "context": {"position": True, "exposure": True, "age_days": True},
 }
 CLASSES = {"contents": ("format", "category", "brand"), "users": ("age_group", "city_tier", "device")}
-EVENT_FIELDS = ("action", "category", "brand", "word_1", "word_2", "price", "dwell", "recency")
+EVENT_FIELDS = ("action", "category", "brand", "word_1", "word_2", "product", "price", "dwell", "recency")
 ACTIONS = ("view", "search", "cart", "purchase")
-CONTENT_MODALITIES = ("cover", "title", "audio", "attributes")
+CONTENT_MODALITIES = ("cover", "title", "audio", "attributes", "company")
+COMPANY_DIMS = 8  # dimensions of the vectors that co-browsing gives to products
 USER_MODALITIES = ("history", "profile")
 
 
@@ -89,11 +94,16 @@ class Preparation:
     def __init__(self, state):
         self.state = state
         self.vocabulary = Vocabulary(state["words"])
+        self.phrases = Vocabulary(state["phrases"])
+        self._company = pd.Index(state["company"]["products"])
+        self._vectors = np.array(state["company"]["vectors"], np.float32).reshape(len(self._company), -1)
 
     @classmethod
     def fit(cls, market, title_length=12, history_length=30):
         """Learn from the impressions of `market` and the contents that were published before their end."""
-        contents, users = _content_frame(market), _user_frame(market)
+        market = replace(market, events=_earlier(market.events, market.impressions["time"].min()))
+        log = _learn_log(market)
+        contents, users = _content_frame(market), _user_frame(market, log)
         known = known_contents(market)
         events = market.events
         queries = [] if events is None or "query" not in events else events["query"].dropna()
@@ -106,6 +116,9 @@ class Preparation:
             "scales": {name: _learn_scales(frame, NUMBERS[name]) for name, frame in frames.items()},
             "classes": {name: _learn_classes(frames[name], CLASSES[name]) for name in CLASSES},
             "events": _learn_event_scales(market),
+            "phrases": Vocabulary.learn(_phrases(titles), min_count=4).words,
+            "company": _learn_company(market),
+            "log": log,
             "has": _modalities(market),
         }
         return cls(state)
@@ -122,15 +135,35 @@ class Preparation:
             "title": self.vocabulary.encode(titles, self.state["title_length"]),
             "audio": _pictures(market.audio, n, (16, 24)),
             "attributes": self._table(frame, "contents"),
+            "company": self.company(frame["product_id"]) if "product_id" in frame else self.company([None] * n),
         }
         arrays["present"] = _presence(arrays, CONTENT_MODALITIES)
         return arrays
 
     def users(self, market):
-        """Arrays by modality for every user: history (U, T, 8), profile, present (U, 2)."""
-        arrays = {"history": self._histories(market), "profile": self._table(_user_frame(market), "users")}
+        """Arrays by modality for every user: history (U, T, 9), profile, present (U, 2)."""
+        market = replace(market, events=self.events(market))
+        profile = self._table(_user_frame(market, self.state["log"]), "users")
+        arrays = {"history": self._histories(market), "profile": profile}
         arrays["present"] = _presence(arrays, USER_MODALITIES)
         return arrays
+
+    def events(self, market):
+        """The events before the first impression of the training log: later ones could tell what came of it."""
+        return _earlier(market.events, pd.Timestamp(self.state["events"]["end"], unit="s"))
+
+    def company(self, product_ids):
+        """Vectors of products, learned from what is browsed together; NaN where nothing is known: (n, D) float32."""
+        row = self._company.get_indexer(pd.Series(product_ids, dtype=object))
+        out = np.full((len(row), self._vectors.shape[1]), np.nan, np.float32)
+        out[row >= 0] = self._vectors[row[row >= 0]]
+        return out
+
+    def title_phrases(self, market):
+        """Codes of pairs of neighbouring words in each title: (C, T) int32."""
+        n = len(market.contents)
+        titles = market.contents["title"] if "title" in market.contents else [""] * n
+        return self.phrases.encode(_phrases(titles), self.state["title_length"])
 
     def context(self, market):
         """What is known of each impression beyond content and user: numbers, hour and weekday, (B, D) float32."""
@@ -157,7 +190,7 @@ class Preparation:
     def shares(self, history):
         """Share of each category and of each brand in the histories: (U, categories) and (U, brands)."""
         there = history[..., 0] > 0
-        weight = np.exp2(-history[..., 7]) * there
+        weight = np.exp2(-history[..., 8]) * there
         rows, bags = np.broadcast_to(np.arange(len(history))[:, None], there.shape), []
         for field, size in zip((1, 2), self.event_sizes()[1:3], strict=True):
             bag = np.zeros((len(history), size), np.float32)
@@ -184,6 +217,7 @@ class Preparation:
         if name == "content":
             arrays = {"cover": np.zeros((1, 28, 28, 1), np.float32), "title": np.zeros((1, self.state["title_length"]), np.int32)}
             arrays |= {"audio": np.zeros((1, 16, 24, 1), np.float32), "attributes": np.zeros((1, width), np.float32)}
+            arrays |= {"company": np.zeros((1, self._vectors.shape[1]), np.float32)}
             return {**arrays, "present": np.zeros((1, len(CONTENT_MODALITIES)), np.float32)}
         history = np.zeros((1, self.state["history_length"], len(EVENT_FIELDS)), np.float32)
         return {"history": history, "profile": np.zeros((1, width), np.float32), "present": np.zeros((1, 2), np.float32)}
@@ -201,9 +235,14 @@ class Preparation:
         return len(self.state["scales"][name])
 
     def event_sizes(self):
-        """Codes of action, category, brand and words in a history."""
+        """Codes of action, category, brand, words and products in a history."""
         classes = self.state["classes"]["contents"]
-        return [len(ACTIONS) + 1, len(classes.get("category", [])) + 1, len(classes.get("brand", [])) + 1, len(self.vocabulary)]
+        named = [len(classes.get(name, [])) + 1 for name in ("category", "brand")]
+        return [len(ACTIONS) + 1, *named, len(self.vocabulary), len(self._company) + 1]
+
+    def company_table(self):
+        """Vectors by product code of a history, 0 for code 0: (P + 1, D) float32."""
+        return np.vstack([np.zeros((1, self._vectors.shape[1]), np.float32), self._vectors])
 
     def _table(self, frame, name):
         """Scaled numbers (NaN where missing), then class codes (0 where missing or never seen): (n, D) float32."""
@@ -215,7 +254,7 @@ class Preparation:
         return np.column_stack([numbers, *codes]).astype(np.float32)
 
     def _histories(self, market):
-        """The last T events of each user, oldest first, padded in front: (U, T, 8) float32, action 0 where there is none."""
+        """The last T events of each user, oldest first, padded in front: (U, T, 9) float32, action 0 where there is none."""
         state, users, events = self.state, market.users, market.events
         T = state["history_length"]
         out = np.zeros((len(users), T, len(EVENT_FIELDS)), dtype=np.float32)
@@ -252,6 +291,7 @@ class Preparation:
             _codes(category, classes["category"]) if category is not None and "category" in classes else nothing,
             _codes(product["brand"], classes["brand"]) if "brand" in product and "brand" in classes else nothing,
             words[:, 0], words[:, 1],
+            self._company.get_indexer(events["product_id"].astype(object)) + 1 if "product_id" in events else nothing,
             scaled(product["price"].to_numpy(float), "price") if "price" in product else nothing,
             scaled(events["dwell_seconds"].to_numpy(float), "dwell") if "dwell_seconds" in events else nothing,
             np.log1p(days_back) / 3,
@@ -286,12 +326,31 @@ def _content_frame(market):
     return frame.reset_index(drop=True)
 
 
-def _user_frame(market):
+def _user_frame(market, log):
+    """Users with how often they act: logarithms of events and of impressions per day, NaN for users who are new."""
     frame = market.users.reset_index(drop=True)
     if market.events is not None and len(market.events):
-        counts = market.events["user_id"].value_counts()
-        frame = frame.assign(n_events=frame["user_id"].map(counts).fillna(0).astype(float))
-    return frame
+        by = market.events.groupby("user_id")["time"].agg(["size", "min"])
+        days = (pd.Timestamp(log["start"], unit="s") - by["min"]).dt.total_seconds() / 86_400
+        frame = frame.assign(event_rate=frame["user_id"].map(np.log((by["size"] + 1) / (days + 2))).astype(float))
+    rates = pd.Series(log["rates"], index=pd.Index(log["users"], dtype=object), dtype=float)
+    return frame.assign(impression_rate=frame["user_id"].astype(object).map(rates).astype(float))
+
+
+def _learn_log(market):
+    """Impressions per day of each user in the training log, from the day on which the user was there."""
+    impressions, events = market.impressions, market.events
+    start, end = impressions["time"].min(), impressions["time"].max()
+    by = impressions.groupby("user_id")["time"].agg(["size", "min"])
+    early = by.index.isin(events["user_id"].unique()) if events is not None else np.zeros(len(by), bool)
+    days = (end - by["min"].where(~early, start)).dt.total_seconds() / 86_400
+    rates = np.log((by["size"] + 1) / (days + 2))
+    seconds = {"start": int(start.timestamp()), "end": int(end.timestamp())}
+    return {**seconds, "users": by.index.tolist(), "rates": rates.round(4).tolist()}
+
+
+def _earlier(events, time):
+    return events if events is None else events[events["time"] < time]
 
 
 def _context_frame(market):
@@ -338,6 +397,37 @@ def _codes(values, known):
     return pd.Index(known).get_indexer(pd.Series(values).astype(object).where(pd.notna(values), "\0").astype(str)) + 1
 
 
+def _phrases(titles):
+    """Each title as the text of its pairs of neighbouring words: "not so dull" becomes "not-so so-dull"."""
+    words = (tokenize(title) for title in titles)
+    return [" ".join(f"{a.replace('-', '')}-{b.replace('-', '')}" for a, b in pairwise(line)) for line in words]
+
+
+def _learn_company(market):
+    """Correspondence analysis of users by products: products that the same users browse get vectors that are near."""
+    nothing = {"products": [], "vectors": []}
+    events = market.events
+    if events is None or "product_id" not in events:
+        return nothing
+    events = events[events["product_id"].notna() & events["user_id"].isin(market.users["user_id"])]
+    user, users = pd.factorize(events["user_id"])
+    product, products = pd.factorize(events["product_id"], sort=True)
+    if min(len(users), len(products)) < 3 * COMPANY_DIMS:
+        return nothing
+    counts = csr_matrix((np.ones(len(events)), (user, product)), shape=(len(users), len(products)))
+    by_user, by_product = (np.sqrt(np.asarray(counts.sum(axis=axis)).ravel()) for axis in (1, 0))
+    shares = diags(1 / by_user) @ counts @ diags(1 / by_product)
+    start = np.full(min(shares.shape), 1 / np.sqrt(min(shares.shape)))
+    _, size, axes = svds(shares, k=COMPANY_DIMS + 1, v0=start)
+    order = np.argsort(-size)[1:]  # the first pair says only how frequent each user and each product is
+    axes = axes[order]
+    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
+    vectors = (axes / by_product).T
+    vectors = vectors / np.sqrt((vectors**2 * by_product[:, None] ** 2).sum(axis=0) / (by_product**2).sum())
+    vectors = vectors * (by_product**2 / (by_product**2 + 5))[:, None]
+    return {"products": products.tolist(), "vectors": np.round(vectors, 4).tolist()}
+
+
 def _product_rows(market, events):
     if market.products is None or "product_id" not in events:
         return {}
@@ -365,6 +455,7 @@ def _modalities(market):
         "title": "title" in market.contents,
         "audio": market.audio is not None,
         "history": market.events is not None and len(market.events) > 0,
+        "company": market.events is not None and "product_id" in market.events and "product_id" in market.contents,
     }
     return {name: bool(value) for name, value in has.items()}
 

@@ -68,6 +68,8 @@ class MultimodalVAE(keras.Model):
         :math:`\lambda_m` by modality; 1 where not named.
     modality_dropout : float
         Chance that a modality is hidden from the encoder, in the rows where any is hidden.
+    targets : sequence of str, optional
+        Modalities that z has to tell but may not read: the encoder never sees them.
     seed : int
         Of the sampling of z and of the hidden modalities.
 
@@ -80,9 +82,11 @@ class MultimodalVAE(keras.Model):
     (1, 2)
     """
 
-    def __init__(self, experts, beta=1.0, weights=None, modality_dropout=0.5, seed=0, **kwargs):
+    def __init__(self, experts, beta=1.0, weights=None, modality_dropout=0.5, targets=(), seed=0, **kwargs):
         super().__init__(**kwargs)
         self.experts = dict(experts)
+        self.targets = tuple(targets)
+        self.read = np.array([[name not in self.targets for name in self.experts]], "float32")  # (1, M)
         self.beta, self.modality_dropout, self.seed = beta, modality_dropout, seed
         self.weights_by_name = dict(weights or {})
         dims = {expert.latent_dim for expert in self.experts.values()}
@@ -105,11 +109,15 @@ class MultimodalVAE(keras.Model):
 
     def encode(self, inputs, training=False):
         """Posterior of z given all modalities that are there: ``Latent(mean, log_var)``, each (B, L)."""
-        return product_of_experts(*self._opinions(inputs, training), inputs["present"])
+        present = ops.cast(inputs["present"], "float32") * self.read
+        return product_of_experts(*self._opinions(inputs, training), present)
 
     def decode(self, z, training=False):
         """What each expert makes of z (B, L): a dict by modality."""
         return {name: expert.decode(z, training=training) for name, expert in self.experts.items()}
+
+    def build(self, input_shape):
+        """Nothing is left to build here: the experts build themselves at the first call."""
 
     def call(self, inputs, training=False):
         latent = self.encode(inputs, training=training)
@@ -140,7 +148,7 @@ class MultimodalVAE(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         present = ops.cast(x["present"], "float32")
         seen = self._hide(present) if training and len(self.experts) > 1 else present
-        latent = product_of_experts(*self._opinions(x, training), seen)
+        latent = product_of_experts(*self._opinions(x, training), seen * self.read)
         z = self.sampling([latent.mean, latent.log_var], training=training)
         parts = self.nll({**x, "present": present}, z, training=training)
         kl = losses.kl_standard_normal(latent.mean, latent.log_var)
@@ -154,7 +162,8 @@ class MultimodalVAE(keras.Model):
     def get_config(self):
         experts = {name: keras.saving.serialize_keras_object(expert) for name, expert in self.experts.items()}
         options = {"beta": self.beta, "weights": self.weights_by_name}
-        return {"experts": experts, **options, "modality_dropout": self.modality_dropout, "seed": self.seed}
+        options |= {"modality_dropout": self.modality_dropout, "targets": self.targets, "seed": self.seed}
+        return {"experts": experts, **options}
 
     @classmethod
     def from_config(cls, config):

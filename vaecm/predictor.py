@@ -27,6 +27,8 @@ class ModelConfig:
         L, the latent dimensions of a content and of a user.
     beta : float
         Weight of the KL term in both VAEs.
+    company_weight : float
+        Weight of what users browse together, which the content VAE has to tell from cover, title and sound.
     modality_dropout : float
         Chance that the VAEs hide a modality from their encoders, in half of the rows.
     vae_steps : int
@@ -37,6 +39,11 @@ class ModelConfig:
         Units of the hidden layers of the effect network.
     dropout : float
         Dropout of the effect network.
+    prior : float
+        Standard deviation that the weights of its linear path are expected to have; the penalty is
+        ``1 / (2 * prior**2)`` over all impressions together.
+    phrase_prior : float
+        The same for phrases of the title.
     penalty : float
         L2 penalty on its kernels.
     epochs : int
@@ -63,12 +70,15 @@ class ModelConfig:
 
     latent_dim: int = 16
     beta: float = 1.0
-    modality_dropout: float = 0.3
+    company_weight: float = 20.0
+    modality_dropout: float = 0.5
     vae_steps: int = 1_500
     match_dim: int = 24
     hidden: tuple = (64, 32)
     dropout: float = 0.2
-    penalty: float = 1e-5
+    prior: float = 0.05
+    phrase_prior: float = 0.1
+    penalty: float = 1e-4
     epochs: int = 12
     batch_size: int = 1_024
     learning_rate: float = 2e-3
@@ -79,7 +89,7 @@ class ModelConfig:
     def __post_init__(self):
         rules = {
             "latent_dim": (1, 512), "beta": (0, 100), "modality_dropout": (0, 0.95), "vae_steps": (1, 10**6),
-            "match_dim": (1, 1024), "dropout": (0, 0.95), "penalty": (0, 1), "epochs": (1, 1000), "batch_size": (1, 10**6),
+            "match_dim": (1, 1024), "dropout": (0, 0.95), "penalty": (0, 1), "prior": (1e-4, 100), "phrase_prior": (1e-4, 100), "company_weight": (0, 1e4), "epochs": (1, 1000), "batch_size": (1, 10**6),
             "learning_rate": (1e-6, 1), "ensemble": (1, 100), "history_length": (1, 1000), "title_length": (1, 1000),
         }  # fmt: skip
         problems = []
@@ -148,7 +158,7 @@ class EffectPredictor:
         with tqdm(total=2 * config.vae_steps + config.ensemble * config.epochs * 50, disable=not verbose) as bar:
             representation = Representation.fit(train, config, self.seed, bar)
             parts = representation.inputs(train), representation.inputs(validation)
-            networks = [_fit_network(config, *parts, self.seed + 100 * (k + 1), bar) for k in range(config.ensemble)]
+            networks = [_fit_network(config, representation, *parts, self.seed + 100 * (k + 1), bar) for k in range(config.ensemble)]
         self.representation, self.networks = representation, networks
         return self
 
@@ -227,7 +237,7 @@ class EffectPredictor:
         predictor.representation = Representation.read(path, predictor.config)
         predictor.networks = []
         for k in range(settings["networks"]):
-            network = _network(predictor.config, (0.05, 0.1, 0.0), 0)
+            network = _network(predictor.config, predictor.representation, (0.05, 0.1, 0.0), 1, 0)
             network(predictor.representation.example())
             network.load_weights(path / f"effects_{k}.weights.h5")
             predictor.networks.append(network)
@@ -238,14 +248,18 @@ class EffectPredictor:
             raise RuntimeError("this EffectPredictor is not fitted: call fit(train) or EffectPredictor.load(folder) first")
 
 
-def _network(config, rates, seed):
-    return EffectNetwork(config.match_dim, config.hidden, config.dropout, config.penalty, rates, seed)
+def _network(config, representation, rates, n, seed):
+    _, phrases = representation.sizes()
+    penalties = config.penalty, 0.5 / (n * config.prior**2), 0.5 / (n * config.phrase_prior**2)
+    return EffectNetwork(
+        config.match_dim, config.hidden, config.dropout, penalties, phrases, representation.crossed(), rates, seed
+    )
 
 
-def _fit_network(config, train, valid, seed, bar):
+def _fit_network(config, representation, train, valid, seed, bar):
     """Train one effect network; keep the weights of the epoch with the least validation loss."""
     keras.utils.set_random_seed(seed)
-    network = _network(config, train.rates(), seed)
+    network = _network(config, representation, train.rates(), len(train), seed)
     steps = -(-len(train) // config.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps, alpha=0.05)
     network.compile(optimizer=keras.optimizers.Adam(rate))

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from vaecm.encoders import AudioExpert, CoverExpert, HistoryExpert, TableExpert, TitleExpert
+from vaecm.encoders import AudioExpert, CoverExpert, HistoryExpert, TableExpert, TitleExpert, VectorExpert
 from vaecm.features import CONTENT_MODALITIES, USER_MODALITIES, Preparation, known_contents, rows_of
 from vaecm.multimodal import MultimodalVAE
 
@@ -37,14 +37,14 @@ class Progress(keras.callbacks.Callback):
 class Representation:
     """The preparation, the content VAE and the user VAE, and what they make of a market.
 
-    A user is described by the user VAE's latents, and in the terms of the content VAE as well: the mean latents of the
-    products that the user looked at, where recent and costly actions weigh more.
+    Besides the latents there are three views of one space, in which products that the same users browse are near: the
+    vector of a content's product (company), the vector that its cover, title and sound tell of (told), and the mean
+    vector of the products that a user looked at, where recent and costly actions weigh more (browsed).
     """
 
     def __init__(self, config, preparation):
         self.config, self.preparation = config, preparation
         self.content_vae = self.user_vae = None
-        self.products = pd.DataFrame()  # mean latents of each product's known contents, indexed by product_id
         self.scales = {}
 
     @classmethod
@@ -54,7 +54,6 @@ class Representation:
         contents, users, known = self.preparation.contents(train), self.preparation.users(train), known_contents(train)
         self.content_vae = _fit_vae(self._vae("content", seed), contents, known, config, bar, "content VAE")
         self.user_vae = _fit_vae(self._vae("user", seed + 1), users, np.ones(len(train.users), bool), config, bar, "user VAE")
-        self._learn_products(train, known)
         content, user, _ = self._tables(train, None)
         for name, table in (("content", content[known]), ("user", user)):
             self.scales[name] = [table.mean(axis=0), np.maximum(table.std(axis=0), 0.05)]
@@ -75,15 +74,29 @@ class Representation:
                   ((content, self.scales["content"]), (user, self.scales["user"]))]  # fmt: skip
         rows = rows_of(market)
         return Inputs(
-            *[table.astype(np.float32) for table in scaled], pair, self.preparation.context(market), *rows, _targets(market)
-        )
+            *[table.astype(np.float32) for table in scaled], self.preparation.title_phrases(market), pair,
+            self.preparation.context(market), *rows, _targets(market),
+        )  # fmt: skip
+
+    def sizes(self):
+        """Widths of what the effect network reads, and how many phrases there are."""
+        D = self.preparation.company_table().shape[1]
+        widths = {"content": len(self.scales["content"][0]), "user": len(self.scales["user"][0]), "pair": 3 * D + 4}
+        widths |= {"context": self.preparation.context_width(), "log_price": 1}
+        return widths, len(self.preparation.phrases)
+
+    def crossed(self):
+        """Which columns are crossed: of the content's table numbers and the first class, of the user's the plain ones."""
+        numbers, sizes = self.preparation.n_numbers("contents"), self.preparation.class_sizes("contents")
+        first = self.sizes()[0]["content"] - 2 * numbers - sum(sizes)
+        plain_user = 2 * self.preparation.n_numbers("users") + sum(self.preparation.class_sizes("users"))
+        context = len(self.preparation.state["scales"]["context"]) + 4
+        return first, first + 2 * numbers + sum(sizes[:1]), plain_user, context
 
     def example(self):
         """One made-up row of what the effect network reads, to build it with."""
-        L = self.latent_dim
-        widths = {"content": len(self.scales["content"][0]), "user": len(self.scales["user"][0]), "pair": L + 2}
-        widths |= {"context": self.preparation.context_width(), "log_price": 1}
-        return {name: np.zeros((1, width), np.float32) for name, width in widths.items()}
+        rows = {name: np.zeros((1, width), np.float32) for name, width in self.sizes()[0].items()}
+        return {**rows, "phrases": np.zeros((1, self.preparation.state["title_length"]), np.int32)}
 
     @property
     def latent_dim(self):
@@ -94,69 +107,79 @@ class Representation:
         L, preparation, has = self.config.latent_dim, self.preparation, self.preparation.state["has"]
         table = "contents" if which == "content" else "users"
         sizes = preparation.n_numbers(table), preparation.class_sizes(table)
+        D = preparation.company_table().shape[1]
         makers = {
             "cover": lambda: CoverExpert(L), "audio": lambda: AudioExpert(L),
             "title": lambda: TitleExpert(L, len(preparation.vocabulary)), "attributes": lambda: TableExpert(L, *sizes),
-            "history": lambda: HistoryExpert(L, preparation.event_sizes()), "profile": lambda: TableExpert(L, *sizes),
+            "company": lambda: VectorExpert(L, D),
+            "history": lambda: HistoryExpert(L, preparation.event_sizes(), D), "profile": lambda: TableExpert(L, *sizes),
         }  # fmt: skip
         has = {**has, "attributes": any(sizes[1]) or sizes[0] > 0, "profile": any(sizes[1]) or sizes[0] > 0}
+        has["company"] = has["company"] and D > 0
         names = CONTENT_MODALITIES if which == "content" else USER_MODALITIES
         experts = {name: makers[name]() for name in names if has[name]}
-        if not experts:
+        if not set(experts) - {"company"}:
             return None
         config = self.config
-        return MultimodalVAE(experts, beta=config.beta, modality_dropout=config.modality_dropout, seed=seed)
-
-    def _learn_products(self, train, known):
-        if self.content_vae is None or "product_id" not in train.contents:
-            return
-        mean, _ = self.content_latents(train)
-        frame = pd.DataFrame(mean[known]).groupby(train.contents["product_id"].to_numpy()[known]).mean()
-        self.products = frame
+        weights = {"company": config.company_weight}
+        vae = MultimodalVAE(
+            experts, config.beta, weights, config.modality_dropout, targets=("company",), seed=seed
+        )
+        vae(_choose(vae, preparation.example(which)))
+        if "history" in experts:
+            experts["history"].company.assign(preparation.company_table())
+        return vae
 
     def _tables(self, market, rng):
         """Unscaled rows of contents and users, and what is needed to pair them."""
         preparation = self.preparation
         contents, users = preparation.contents(market), preparation.users(market)
-        z = {
-            "content": _draw(_encode(self.content_vae, contents, len(market.contents)), rng),
-            "user": _draw(_encode(self.user_vae, users, len(market.users)), rng),
-        }
-        profile, summary = self._browsed(market, users["history"])
-        content = np.hstack([z["content"], preparation.plain(contents["attributes"], "contents")])
-        user = np.hstack([z["user"], profile, summary, preparation.plain(users["profile"], "users")])
+        content_z = _draw(_encode(self.content_vae, contents, len(market.contents)), rng)
+        user_z = _draw(_encode(self.user_vae, users, len(market.users)), rng)
+        company, told = np.nan_to_num(contents["company"]), self._told(contents, rng)
+        browsed, summary = self._browsed(market, users["history"])
+        content = np.hstack([content_z, company, told, preparation.plain(contents["attributes"], "contents")])
+        user = np.hstack([user_z, browsed, summary, preparation.plain(users["profile"], "users")])
         codes = np.column_stack([preparation.codes(contents["attributes"], name) for name in ("category", "brand")])
-        pair = Pair(z["content"], profile, codes, preparation.shares(users["history"]), preparation.log_price(market))
+        pair = Pair(company, told, browsed, codes, preparation.shares(users["history"]), preparation.log_price(market))
         return content, user, pair
 
+    def _told(self, contents, rng):
+        """The vector that cover, title and sound tell of, without the attributes: (C, D)."""
+        n, D = contents["company"].shape
+        if self.content_vae is None or "company" not in self.content_vae.experts:
+            return np.zeros((n, D), np.float32)
+        blind = {**contents, "present": contents["present"].copy()}
+        blind["present"][:, CONTENT_MODALITIES.index("attributes")] = 0
+        z = _draw(_encode(self.content_vae, blind, n), rng)
+        return keras.ops.convert_to_numpy(self.content_vae.experts["company"].decode(z))
+
     def _browsed(self, market, history):
-        """Mean latents of the products in each user's events (U, L), and counts of what the user did."""
-        U, L = len(market.users), self.latent_dim
+        """Mean vector of the products in each user's events (U, D), and counts of what the user did."""
+        U, preparation = len(market.users), self.preparation
         action = history[..., 0]
         counts = np.log1p(np.stack([(action == k).sum(axis=1) for k in range(1, 5)], axis=1))
         there = action > 0
-        means = (history[..., 5:7] * there[..., None]).sum(axis=1) / (2 + there.sum(axis=1))[:, None]
+        means = (history[..., 6:8] * there[..., None]).sum(axis=1) / (2 + there.sum(axis=1))[:, None]
         summary = np.hstack([counts, means])
-        profile = np.zeros((U, L), np.float32)
-        events = market.events
-        if not L or events is None or "product_id" not in events or not len(self.products):
-            return profile, summary
+        vectors = np.zeros((U, preparation.company_table().shape[1]), np.float32)
+        events = preparation.events(market)
+        if events is None or "product_id" not in events or not vectors.shape[1]:
+            return vectors, summary
         row = pd.Index(market.users["user_id"]).get_indexer(events["user_id"])
-        product = self.products.index.get_indexer(events["product_id"])
-        keep = (row >= 0) & (product >= 0)
-        weight = self.preparation.event_weight(events)[keep]
+        seen = preparation.company(events["product_id"])
+        keep = (row >= 0) & ~np.isnan(seen[:, 0])
+        weight = preparation.event_weight(events)[keep]
         total = np.bincount(row[keep], weight, minlength=U)
-        values = self.products.to_numpy()[product[keep]]
-        for k in range(L):
-            profile[:, k] = np.bincount(row[keep], weight * values[:, k], minlength=U) / (2.0 + total)
-        return profile, summary
+        for k in range(vectors.shape[1]):
+            vectors[:, k] = np.bincount(row[keep], weight * seen[keep, k], minlength=U) / (5.0 + total)
+        return vectors, summary
 
     def write(self, path):
         """Write everything that was learned into a folder."""
         (path / "preparation.json").write_text(json.dumps(self.preparation.state))
         arrays = {f"{name}_{part}": value for name, pair in self.scales.items() for part, value in zip(("mean", "scale"), pair)}
         np.savez(path / "scales.npz", **arrays)
-        self.products.to_csv(path / "products.csv")
         for name, vae in (("content", self.content_vae), ("user", self.user_vae)):
             if vae is not None:
                 vae.save_weights(path / f"{name}_vae.weights.h5")
@@ -167,12 +190,9 @@ class Representation:
         self = cls(config, Preparation(json.loads((path / "preparation.json").read_text())))
         with np.load(path / "scales.npz") as arrays:
             self.scales = {name: [arrays[f"{name}_mean"], arrays[f"{name}_scale"]] for name in ("content", "user")}
-        products = pd.read_csv(path / "products.csv", index_col=0)
-        self.products = products.astype(np.float32)
         for name in ("content", "user"):
             vae = self._vae(name, 0)
             if vae is not None:
-                vae(_choose(vae, self.preparation.example(name)))
                 vae.load_weights(path / f"{name}_vae.weights.h5")
             setattr(self, f"{name}_vae", vae)
         return self
@@ -180,17 +200,21 @@ class Representation:
 
 @dataclass
 class Pair:
-    """What is computed for a content and a user together: latents that are multiplied, shares of the history."""
+    """What is computed for a content and a user together: vectors that are multiplied, shares of the history."""
 
-    latent: np.ndarray  # (C, L)
-    profile: np.ndarray  # (U, L)
+    company: np.ndarray  # (C, D)
+    told: np.ndarray  # (C, D)
+    browsed: np.ndarray  # (U, D)
     codes: np.ndarray  # (C, 2) category and brand
     bags: list  # (U, categories) and (U, brands): shares of the history
     log_price: np.ndarray  # (C,) log yuan, 0 where unknown
 
     def rows(self, content, user):
         shares = [bag[user, self.codes[content, k]] for k, bag in enumerate(self.bags)]
-        return np.column_stack([self.latent[content] * self.profile[user], *shares]).astype(np.float32)
+        taste, company, told = self.browsed[user], self.company[content], self.told[content]
+        products = [taste * company, 2 * taste * told, np.abs(taste - (company + told) / 2)]
+        sums = [products[0].sum(axis=1), products[1].sum(axis=1)]
+        return np.column_stack([*products, *sums, *shares]).astype(np.float32)
 
 
 @dataclass
@@ -199,6 +223,7 @@ class Inputs:
 
     content_table: np.ndarray
     user_table: np.ndarray
+    phrases: np.ndarray
     pair: Pair
     context: np.ndarray
     content: np.ndarray
@@ -213,7 +238,7 @@ class Inputs:
         content, user = self.content[rows], self.user[rows]
         return {
             "content": self.content_table[content], "user": self.user_table[user],
-            "pair": self.pair.rows(content, user), "context": self.context[rows],
+            "pair": self.pair.rows(content, user), "context": self.context[rows], "phrases": self.phrases[content],
             "log_price": self.pair.log_price[content][:, None],
         }  # fmt: skip
 
@@ -256,7 +281,6 @@ def _fit_vae(vae, arrays, known, config, bar, name):
     data = _choose(vae, arrays)
     rows = np.flatnonzero(known & (data["present"].sum(axis=1) > 0))
     data = {key: data[key][rows] for key in names}
-    vae(_first(data))
     steps = -(-len(rows) // VAE_BATCH)
     epochs = max(1, round(config.vae_steps / steps))
     rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, epochs * steps, alpha=0.05)
@@ -271,10 +295,6 @@ def _choose(vae, arrays):
     order = CONTENT_MODALITIES if "cover" in arrays else USER_MODALITIES
     columns = [order.index(name) for name in vae.experts]
     return {**{name: arrays[name] for name in vae.experts}, "present": arrays["present"][:, columns]}
-
-
-def _first(data):
-    return {name: array[:1] for name, array in data.items()}
 
 
 def _encode(vae, arrays, n):

@@ -254,7 +254,7 @@ def _log_more(faults, market, bots):
     if market.truth is None:
         return log, None
     row = np.concatenate([copied, np.full(len(fake), -1)])[order]
-    truth = market.truth.iloc[np.maximum(row, 0)]
+    truth = market.truth.iloc[np.maximum(row, 0)].copy()
     truth.iloc[np.flatnonzero(row < 0), :] = np.nan
     return log, truth.set_index(pd.Index(log["impression_id"], name="impression_id"))
 

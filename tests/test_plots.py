@@ -110,3 +110,12 @@ def test_heat_is_white_at_nothing(ax):
 def test_matrix_writes_its_numbers(ax):
     plots.matrix(ax, [[1, 0.25], [0.25, 0]], ["a", "b"])
     assert [text.get_text() for text in ax.texts] == ["1.00", "0.25", "0.25", "0.00"]
+
+
+def test_latent_density_counts_all_points_and_draws_the_prior(ax):
+    z = np.random.default_rng(0).normal(size=(500, 2)).clip(-3.9, 3.9)
+    plots.latent_density(ax, z)
+    assert ax.collections[0].get_array().sum() == 500
+    assert [round(float(np.hypot(*line.get_xydata()[0]))) for line in ax.lines] == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"shape \(C, 2\), got \(4, 3\)"):
+        plots.latent_density(ax, np.zeros((4, 3)))

@@ -261,6 +261,40 @@ def latent_scatter(
     return ax
 
 
+def latent_density(ax, z, title=None, xlabel="latent dimension 1", ylabel="latent dimension 2", edge=4.0):
+    """How densely points fill two latent dimensions, with the prior's circles of one, two and three deviations.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    z : array, shape (C, 2)
+        Draws, such as those of the aggregate posterior.
+    title, xlabel, ylabel : str, optional
+    edge : float
+        Half of the side of the square that is shown.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If `z` does not have two columns.
+    """
+    z = np.asarray(z)
+    if z.ndim != 2 or z.shape[1] != 2:
+        raise ValueError(f"z must have shape (C, 2), got {z.shape}")
+    extent = (-edge, edge, -edge, edge)
+    cells = ax.hexbin(*z.T, gridsize=40, extent=extent, cmap="cividis", mincnt=1, linewidths=0)
+    ax.figure.colorbar(cells, ax=ax, label="draws in a cell")
+    angle = np.linspace(0, 2 * np.pi, 200)
+    for radius in (1, 2, 3):
+        ax.plot(radius * np.cos(angle), radius * np.sin(angle), "--", color=COLORS[1], linewidth=1)
+    ax.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
+    return _finish(ax, title, xlabel, ylabel, None)
+
+
 def normal_ellipse(ax, mean, covariance, color=COLORS[0], label=None, filled=False, **style):
     """The region of the plane that holds 95 % of a normal distribution.
 

@@ -21,7 +21,7 @@ PLACE = ROOT / "_build" / "colab"
 FREEZE = ROOT.parent / "shared" / "colab" / "pip-freeze-2026-08.txt"
 WANTED = """numpy pandas scipy scikit-learn keras tensorflow matplotlib seaborn lightgbm pooch tqdm pyarrow
 shap platformdirs ipykernel nbclient nbformat""".split()
-PREFERRED = ("02_pipeline", "08_prediction")
+PREFERRED = ("02_pipeline", "05_rnn_math")  # the whole model in miniature, and Keras layer by layer
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "vaecm", "data")
 
 
@@ -122,7 +122,7 @@ def execute_chapter(python, path):
     shutil.copy(path, work / path.name)
     code = (
         "import sys, nbformat; from nbclient import NotebookClient; "
-        "n = nbformat.read(sys.argv[1], 4); NotebookClient(n, timeout=600, kernel_name='python3').execute()"
+        "n = nbformat.read(sys.argv[1], 4); NotebookClient(n, timeout=1200, kernel_name='python3').execute()"
     )
     kernel = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     kernel["JUPYTER_PATH"] = str(PLACE / "venv" / "share" / "jupyter")

@@ -262,7 +262,7 @@ def latent_scatter(
 
 
 def latent_density(ax, z, title=None, xlabel="latent dimension 1", ylabel="latent dimension 2", edge=4.0):
-    """How densely points fill two latent dimensions, with the prior's circles of one, two and three deviations.
+    """How densely points fill two latent dimensions; circles show 1, 2 and 3 deviations of the prior.
 
     Parameters
     ----------

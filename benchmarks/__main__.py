@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("quality", "speed", "conv_vae", "upworthy")
+NAMES = ("quality", "speed", "explain", "conv_vae", "latent", "backends", "upworthy", "sessions")
 
 
 def main(names):

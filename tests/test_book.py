@@ -208,6 +208,17 @@ def test_relative_links_lead_somewhere(path):
                     assert (path.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *BOOK_PAGES], ids=lambda path: path.stem)
+def test_numbers_of_formulas_can_be_shown(path):
+    """MathJax refuses a tag in a formula of several lines, because Sphinx wraps it in `split`."""
+    if path.suffix == ".ipynb":
+        texts = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    else:
+        texts = [path.read_text(encoding="utf-8")]
+    for formula in re.findall(r"(?s)\$\$(.*?)\$\$", "\n".join(texts)):
+        assert not ("\\\\" in formula and "\\tag" in formula), formula
+
+
 # --- the rules of tools/build.py
 
 

@@ -1,13 +1,24 @@
 """One's own data: a folder of plain tables is enough to train, predict, save and load."""
 
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 
-from vaecm import EffectPredictor, MarketError, ModelConfig, clean, load_market, score, split_by_time
+from vaecm import (
+    EffectPredictor,
+    MarketConfig,
+    MarketError,
+    ModelConfig,
+    clean,
+    load_market,
+    score,
+    simulate_market,
+    split_by_time,
+)
 
 TINY = ModelConfig(vae_steps=5, epochs=1, ensemble=1)
 COLUMNS = ["ctr", "cvr", "ctcvr", "sales"]
@@ -114,6 +125,48 @@ def test_ids_and_clicks_alone_are_enough(tmp_path):
     assert effects["ctr"].mean() == pytest.approx(train.impressions["clicked"].mean(), rel=0.5)
     predictor.save(tmp_path / "p")
     pd.testing.assert_frame_equal(EffectPredictor.load(tmp_path / "p").predict(test), effects)
+
+
+@pytest.fixture(scope="module")
+def rich():
+    """A market with everything, and a predictor that has seen it."""
+    market = simulate_market(MarketConfig(n_users=80, n_contents=80, n_impressions=3_000))
+    train, valid, test = split_by_time(market, (0.7, 0.1, 0.2))
+    return EffectPredictor(TINY).fit(train, validation=valid, verbose=False), replace(test, truth=None)
+
+
+@pytest.mark.parametrize("gone", [
+    ["covers", "audio"], ["products"], ["events"], ["covers", "audio", "events", "products"],
+    ["contents.title", "contents.published_at", "users.device", "users.age_group", "users.registered_days"],
+    ["contents.product_id", "contents.format", "impressions.converted", "impressions.sales"],
+    ["impressions.position", "impressions.exposure", "products.price", "events.query", "events.product_id"],
+    ["products.category", "products.brand", "events.action", "events.category", "events.dwell_seconds"],
+])  # fmt: skip
+def test_what_training_had_may_be_missing_later(rich, gone):
+    predictor, market = rich
+    for name in gone:
+        table, _, column = name.partition(".")
+        value = getattr(market, table).drop(columns=column) if column else None
+        market = replace(market, **{table: value})
+    effects = predictor.predict(market)
+    assert effects["ctr"].between(0, 1, inclusive="neither").all()
+    assert effects["cvr"].between(0, 1, inclusive="neither").all()
+    assert (effects["sales"] > 0).all()
+
+
+def test_gaps_in_columns_do_not_spread(rich):
+    """A value that is missing in some rows changes the predictions of these rows alone."""
+    predictor, market = rich
+    shown = market.contents["content_id"].isin(market.impressions["content_id"])
+    first = market.contents["content_id"][shown].iloc[0]
+    row = market.contents["content_id"] == first
+    contents = market.contents.assign(
+        length=market.contents["length"].astype(float).mask(row), title=market.contents["title"].mask(row)
+    )
+    before, after = (predictor.predict(m) for m in (market, replace(market, contents=contents)))
+    touched = (market.impressions["content_id"] == first).to_numpy()
+    np.testing.assert_allclose(after[~touched], before[~touched], rtol=1e-4)
+    assert (np.abs(after["ctr"] / before["ctr"] - 1)[touched] > 1e-5).any()
 
 
 def test_a_broken_folder_is_refused_with_all_its_problems(tmp_path, parts, predictor):

@@ -75,3 +75,47 @@ def test_normal_ellipse_holds_95_percent(ax):
     line = ax.patches[1]
     inside = line.get_path().contains_points(line.get_patch_transform().inverted().transform(points))
     assert abs(inside.mean() - 0.95) < 0.005
+
+
+def test_waterfall_ends_at_the_prediction(ax):
+    plots.waterfall(ax, ["a", "b", "c"], [1.0, -0.5, 0.25], base=-3.0)
+    bars = ax.patches
+    assert [bar.get_x() for bar in bars] == [-3, -2, -2.5]
+    assert bars[-1].get_x() + bars[-1].get_width() == -2.25
+    assert bars[0].get_facecolor() != bars[1].get_facecolor()
+
+
+def test_beeswarm_keeps_every_point_in_its_row(ax):
+    values = np.array([[0.1, -1], [0.2, 2], [0.3, 0]])
+    plots.beeswarm(ax, ["a", "b"], values, np.array([[0, 1], [0.5, np.nan], [1, 0]]))
+    points = [np.asarray(c.get_offsets()) for c in ax.collections]
+    assert sorted(np.concatenate(points)[:, 0].tolist()) == [-1, 0, 0.1, 0.2, 0.3, 2]
+    assert np.abs(points[1][:, 1]).max() <= 0.5
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"]
+
+
+def test_paired_bars_stand_beside_each_other(ax):
+    plots.paired_bars(ax, ["a", "b"], {"model": [1, 2], "truth": [3, 4]})
+    assert [bar.get_width() for bar in ax.patches] == [1, 2, 3, 4]
+    assert len({bar.get_y() for bar in ax.patches}) == 4
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["model", "truth"]
+
+
+def test_heat_is_white_at_nothing(ax):
+    plots.heat_over(ax, np.arange(9).reshape(3, 3), [[0, 0, 1], [0, 0, 0], [-4, 0, 0]])
+    drawn = ax.images[0]
+    assert (drawn.norm.vmin, drawn.norm.vmax) == (-4, 4)
+
+
+def test_matrix_writes_its_numbers(ax):
+    plots.matrix(ax, [[1, 0.25], [0.25, 0]], ["a", "b"])
+    assert [text.get_text() for text in ax.texts] == ["1.00", "0.25", "0.25", "0.00"]
+
+
+def test_latent_density_counts_all_points_and_draws_the_prior(ax):
+    z = np.random.default_rng(0).normal(size=(500, 2)).clip(-3.9, 3.9)
+    plots.latent_density(ax, z)
+    assert ax.collections[0].get_array().sum() == 500
+    assert [round(float(np.hypot(*line.get_xydata()[0]))) for line in ax.lines] == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"shape \(C, 2\), got \(4, 3\)"):
+        plots.latent_density(ax, np.zeros((4, 3)))

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vaecm.dirty import add_borderline
 from vaecm.market import MarketError, load_market
-from vaecm.prepare import RULES, clean, grade_cleaning, split_by_time
+from vaecm.prepare import RULES, clean, grade_cleaning, largest_bursts, split_by_time
 from vaecm.simulate import MarketConfig, simulate_market
 
 SMALL = MarketConfig(n_users=300, n_contents=150, n_impressions=12_000, seed=3)
@@ -172,6 +173,53 @@ def test_bots_go_and_readers_stay(market):
     assert len(kept.impressions) == 2 * n
     with pytest.raises(ValueError, match=r"no rules \['bots'\]"):
         clean(market, skip=["bots"])
+
+
+def test_the_largest_burst_is_the_one_that_counting_finds():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "user_id": rng.integers(1, 9, size=400),
+            "time": pd.Timestamp("2025-03-06") + pd.to_timedelta(rng.integers(0, 20_000, size=400), unit="s"),
+        }
+    )
+    bursts = largest_bursts(table, seconds=900)
+    for user, part in table.groupby("user_id"):
+        seconds = part["time"].to_numpy().astype("datetime64[s]").astype(np.int64)
+        inside = (seconds[None, :] >= seconds[:, None]) & (seconds[None, :] <= seconds[:, None] + 900)
+        assert bursts[user] == inside.sum(axis=1).max()
+    assert largest_bursts(table[:0]).empty
+
+
+def test_a_lower_threshold_finds_more_bots_and_more_readers(dirty):
+    market = add_borderline(dirty, np.random.default_rng(1))
+    grades = [grade_cleaning(market, bot_impressions=n).loc["bot"] for n in (12, 30, 60, 120)]
+    recall, found = [g["recall"] for g in grades], [g["found"] for g in grades]
+    assert recall == sorted(recall, reverse=True)
+    assert found == sorted(found, reverse=True)
+    assert recall[0] == 1 > recall[-1]
+    assert grades[0]["precision"] < grades[-1]["precision"] == 1
+    with pytest.raises(ValueError, match="bot_impressions must be at least 2, got 0"):
+        clean(market, bot_impressions=0)
+
+
+def test_borderline_faults_are_listed_where_they_are(dirty):
+    config = replace(SMALL, n_contents=900)  # with fewer products, no price is far from its category's
+    market = add_borderline(simulate_market(config, dirty=True), np.random.default_rng(1))
+    grade = grade_cleaning(market)
+    assert grade.loc["decimal slip", "recall"] == 0
+    assert 0 < grade.loc["logged twice", "recall"] < 1
+    assert grade.loc["logged twice", "precision"] == 1
+    assert grade.loc["price in cents", "precision"] < 1
+    untouched = grade.drop(["bot", "logged twice", "price in cents", "decimal slip"])
+    assert (untouched[["precision", "recall"]] == 1).all(axis=None)
+    slips = market.broken[market.broken["fault"] == "decimal slip"]
+    for fault in slips.itertuples():
+        assert market.products["price"].iloc[fault.row] == pytest.approx(10 * float(fault.original), abs=0.01)
+        assert str(market.products["product_id"].iloc[fault.row]) == fault.key
+    clean(market)[0].check()
+    with pytest.raises(ValueError, match="no list of what was broken"):
+        add_borderline(clean(dirty)[0], np.random.default_rng(1))
 
 
 # --- split ------------------------------------------------------------------------------------------------

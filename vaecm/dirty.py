@@ -1,7 +1,8 @@
 """Break a clean market as real logs are broken, and keep the list of what was broken.
 
 The names of the faults are those of the rules in `vaecm.clean`, so that cleaning can be graded. No row has
-two faults.
+two faults. `break_market` writes faults that a good rule can find without error; `add_borderline` adds some
+that no rule finds without hitting honest rows as well.
 """
 
 from dataclasses import replace
@@ -48,6 +49,132 @@ def break_market(market, rng):
         market, users=users, products=products, contents=contents, events=events, impressions=impressions,
         truth=truth, broken=faults.table(),
     )  # fmt: skip
+
+
+def add_borderline(market, rng, n_bots=40, n_readers=40):
+    """Add faults to a dirty market that look like honest rows, and honest rows that look like faults.
+
+    =====================  ================================================  =================================
+    rule                   fault, listed in ``broken``                       honest, not listed
+    =====================  ================================================  =================================
+    ``bot``                bots that meet 12 to 160 contents in ten minutes  readers who meet 6 to 80 in them
+    ``logged twice``       a row sent again 1 to 5 seconds later             a reader who reloads, so that
+                                                                             ``exposure`` is one more
+    ``price in cents``     (as `break_market` left it)                       rare pieces, 15 to 40 times as
+                                                                             dear as usual
+    ``decimal slip``       ten times the price; `clean` has no rule for it
+    =====================  ================================================  =================================
+
+    Parameters
+    ----------
+    market : Market
+        From `break_market`.
+    rng : numpy.random.Generator
+    n_bots, n_readers : int
+        Users to add.
+
+    Returns
+    -------
+    Market
+        With a longer list ``broken``, and without ``truth``: it is for grading rules, not predictions.
+
+    Raises
+    ------
+    ValueError
+        If the market has no list of what was broken.
+
+    Examples
+    --------
+    >>> import vaecm
+    >>> config = vaecm.MarketConfig(n_users=60, n_contents=60, n_impressions=2_000)
+    >>> market = vaecm.simulate_market(config, dirty=True)
+    >>> "decimal slip" in set(add_borderline(market, np.random.default_rng(0)).broken["fault"])
+    True
+    """
+    if market.broken is None:
+        raise ValueError(
+            "add_borderline: no list of what was broken; simulate_market(..., dirty=True) has one"
+        )
+    whole = np.ones(len(market.impressions), bool)
+    whole[market.broken.loc[market.broken["table"] == "impressions", "row"].to_numpy(int)] = False
+    users, bursts, kinds = _bursts(rng, market, market.impressions[whole], n_bots, n_readers)
+    again, again_kinds = _sent_again(rng, market.impressions[whole])
+    added = pd.concat([bursts, again], ignore_index=True)
+    ids = market.impressions["impression_id"].max() + 1 + np.arange(len(added))
+    added["impression_id"] = ids.astype(np.int64)
+    products, product_faults = _odd_prices(rng, market)
+    kinds = np.concatenate([kinds, again_kinds])
+    faults = [market.broken, product_faults]
+    for table, rows, name, keys in (
+        ("impressions", np.flatnonzero(kinds != ""), kinds[kinds != ""], ids),
+        ("users", np.arange(n_bots), np.repeat("bot", n_bots), users["user_id"].to_numpy()),
+    ):
+        part = {"fault": name, "table": table, "row": len(getattr(market, table)) + rows}
+        faults.append(pd.DataFrame({**part, "key": keys[rows].astype(str), "column": "", "original": ""}))
+    return replace(
+        market, users=pd.concat([market.users, users], ignore_index=True), products=products, truth=None,
+        impressions=pd.concat([market.impressions, added], ignore_index=True),
+        broken=pd.concat(faults, ignore_index=True),
+    )  # fmt: skip
+
+
+def _bursts(rng, market, whole, n_bots, n_readers):
+    """New users, bots first, their impressions within ten minutes each, and which of these are faults."""
+    n = n_bots + n_readers
+    broken = market.broken.loc[market.broken["table"] == "users", "row"].to_numpy(int)
+    able = np.setdiff1d(np.arange(len(market.users)), broken)
+    users = market.users.iloc[rng.choice(able, size=n)].reset_index(drop=True)
+    users["user_id"] = (market.users["user_id"].max() + 1 + np.arange(n)).astype(
+        market.users["user_id"].dtype
+    )
+    low, high = np.where(np.arange(n) < n_bots, 12, 6), np.where(np.arange(n) < n_bots, 160, 80)
+    who = np.repeat(np.arange(n), np.exp(rng.uniform(np.log(low), np.log(high))).astype(int))
+    bot = who < n_bots
+    usual = whole["time"].astype(str).str.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+    log = whole[usual.to_numpy(bool)].reset_index(drop=True)
+    start = rng.integers(len(log) // 2, len(log) - 1, size=n)[who]
+    rows = log.iloc[np.maximum(start - rng.integers(len(log) // 20, size=len(who)), 0)].reset_index(drop=True)
+    seconds = pd.to_timedelta(rng.integers(0, 600, size=len(who)), unit="s")
+    time = pd.to_datetime(log["time"].iloc[start]).reset_index(drop=True) + seconds
+    rows = rows.assign(
+        user_id=users["user_id"].to_numpy()[who], exposure=1, converted=0, sales=0.0,
+        time=time.dt.strftime("%Y-%m-%d %H:%M:%S").to_numpy(),
+        clicked=(rng.random(len(who)) < np.where(bot, 0.25, 0.07)).astype(float),
+    )  # fmt: skip
+    first = ~rows.duplicated(["user_id", "content_id", "time"]).to_numpy()
+    kinds = np.where(bot, "bot", "")[first]
+    return users, rows[first].reset_index(drop=True).astype(market.impressions.dtypes.to_dict()), kinds
+
+
+def _sent_again(rng, whole, share=0.003):
+    """Copies of rows, and their kinds: sent again some seconds later, or loaded again by the reader."""
+    usual = whole["time"].astype(str).str.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d").to_numpy(bool)
+    rows = whole.iloc[rng.permutation(np.flatnonzero(usual))[: 2 * max(1, round(share * len(whole)))]].copy()
+    fault = np.arange(len(rows)) % 2 == 0
+    wait = np.where(fault, rng.integers(1, 6, len(rows)), rng.integers(1, 60, len(rows)))
+    later = pd.to_timedelta(wait, unit="s")
+    rows["time"] = (pd.to_datetime(rows["time"]) + later).dt.strftime("%Y-%m-%d %H:%M:%S").to_numpy()
+    rows["exposure"] = rows["exposure"] + (~fault).astype(rows["exposure"].dtype)
+    return rows.astype(whole.dtypes.to_dict()), np.where(fault, "logged twice", "")
+
+
+def _odd_prices(rng, market, share=0.02):
+    """Products with a decimal slip, which are listed, and rare pieces, which are not."""
+    products = market.products.copy()
+    broken = market.broken.loc[market.broken["table"] == "products", "row"]
+    free = rng.permutation(np.setdiff1d(np.arange(len(products)), broken.to_numpy(int)))
+    n = max(4, round(share * len(products)))
+    slip, rare = np.sort(free[:n]), np.sort(free[n : 2 * n])
+    price = products["price"].to_numpy(float).copy()
+    usual = products["price"].groupby(products["category"]).transform("median").to_numpy(float)
+    original = price[slip].astype(str)
+    price[slip] = np.round(10 * price[slip], 2)
+    price[rare] = np.round(usual[rare] * rng.uniform(15, 40, size=len(rare)), 2)
+    products["price"] = price
+    return products, pd.DataFrame({
+        "fault": "decimal slip", "table": "products", "row": slip, "column": "price", "original": original,
+        "key": products["product_id"].iloc[slip].astype(str).to_numpy(),
+    })  # fmt: skip
 
 
 class _Faults:
@@ -127,7 +254,7 @@ def _log_more(faults, market, bots):
     if market.truth is None:
         return log, None
     row = np.concatenate([copied, np.full(len(fake), -1)])[order]
-    truth = market.truth.iloc[np.maximum(row, 0)]
+    truth = market.truth.iloc[np.maximum(row, 0)].copy()
     truth.iloc[np.flatnonzero(row < 0), :] = np.nan
     return log, truth.set_index(pd.Index(log["impression_id"], name="impression_id"))
 

@@ -1,7 +1,7 @@
 """From tables to arrays: vocabulary, scales, classes, histories and the masks of what is present.
 
-Everything that is learned (words, means, classes) is learned from the training market alone, and kept as plain
-numbers and lists, so that it can be stored as JSON.
+Everything that is learned (words, means, classes) is learned from the training market alone, and kept as
+plain numbers and lists, so that it can be stored as JSON.
 
 Shapes: ``C`` contents, ``U`` users, ``B`` impressions, ``T`` words of a title or events of a history.
 """
@@ -17,7 +17,13 @@ from scipy.sparse.linalg import svds
 
 PAD, UNKNOWN = 0, 1  # codes of words: nothing there, and a word that training never saw
 NUMBERS = {  # column, and whether it is a magnitude that is better seen on a logarithmic scale
-    "contents": {"price": True, "relative_price": False, "rating": False, "length": True, "author_followers": True},
+    "contents": {
+        "price": True,
+        "relative_price": False,
+        "rating": False,
+        "length": True,
+        "author_followers": True,
+    },
     "users": {"registered_days": True, "event_rate": False, "impression_rate": False},
     "context": {"position": True, "exposure": True, "age_days": True},
 }
@@ -66,7 +72,9 @@ class Vocabulary:
 
     def encode(self, texts, length):
         """Codes of the first `length` words: (n, length) int32."""
-        unique, where = np.unique(pd.Series(texts, dtype=object).fillna("").to_numpy(str), return_inverse=True)
+        unique, where = np.unique(
+            pd.Series(texts, dtype=object).fillna("").to_numpy(str), return_inverse=True
+        )
         codes = np.zeros((len(unique), length), dtype=np.int32)
         for row, text in enumerate(unique):
             found = [self._code.get(word, UNKNOWN) for word in tokenize(text)[:length]]
@@ -135,7 +143,9 @@ class Preparation:
             "title": self.vocabulary.encode(titles, self.state["title_length"]),
             "audio": _pictures(market.audio, n, (16, 24)),
             "attributes": self._table(frame, "contents"),
-            "company": self.company(frame["product_id"]) if "product_id" in frame else self.company([None] * n),
+            "company": self.company(frame["product_id"])
+            if "product_id" in frame
+            else self.company([None] * n),
         }
         arrays["present"] = _presence(arrays, CONTENT_MODALITIES)
         return arrays
@@ -166,26 +176,38 @@ class Preparation:
         return self.phrases.encode(_phrases(titles), self.state["title_length"])
 
     def context(self, market):
-        """What is known of each impression beyond content and user: numbers, hour and weekday, (B, D) float32."""
+        """What is known of each impression beyond content and user: numbers, hour, weekday: (B, D)."""
         frame = _context_frame(market)
         numbers = np.nan_to_num(_scaled(frame, self.state["scales"]["context"]))
         hour = 2 * np.pi * frame["hour"].to_numpy() / 24
         waves = np.stack([f(k * hour) for k in (1, 2) for f in (np.sin, np.cos)], axis=1)
         weekday = np.eye(7, dtype=np.float32)[frame["weekday"].to_numpy()]
-        steps = np.minimum(frame["position"].fillna(0).to_numpy(int), 10) if "position" in frame else np.zeros(len(frame), int)
-        return np.concatenate([numbers, waves, weekday, np.eye(11)[np.maximum(steps, 0)]], axis=1).astype(np.float32)
+        steps = (
+            np.minimum(frame["position"].fillna(0).to_numpy(int), 10)
+            if "position" in frame
+            else np.zeros(len(frame), int)
+        )
+        return np.concatenate([numbers, waves, weekday, np.eye(11)[np.maximum(steps, 0)]], axis=1).astype(
+            np.float32
+        )
 
     def plain(self, table, name):
         """A table as numbers alone: scaled numbers with 0 where missing, what is missing, classes one-hot."""
         n = self.n_numbers(name)
         numbers, codes = table[:, :n], table[:, n:].astype(int)
-        classes = [np.eye(size, dtype=np.float32)[codes[:, i]] for i, size in enumerate(self.class_sizes(name))]
+        classes = [
+            np.eye(size, dtype=np.float32)[codes[:, i]] for i, size in enumerate(self.class_sizes(name))
+        ]
         return np.hstack([np.nan_to_num(numbers), np.isnan(numbers), *classes]).astype(np.float32)
 
     def codes(self, table, column):
         """Class codes of one column of the contents' table, 0 where there is none: (C,) int."""
         columns = list(self.state["classes"]["contents"])
-        return table[:, self.n_numbers("contents") + columns.index(column)].astype(int) if column in columns else np.zeros(len(table), int)
+        return (
+            table[:, self.n_numbers("contents") + columns.index(column)].astype(int)
+            if column in columns
+            else np.zeros(len(table), int)
+        )
 
     def shares(self, history):
         """Share of each category and of each brand in the histories: (U, categories) and (U, brands)."""
@@ -200,34 +222,52 @@ class Preparation:
         return bags
 
     def event_weight(self, events):
-        """How much an event tells of taste: recent ones more, and carts and purchases more than views: (E,)."""
+        """How much an event tells of taste: recent ones more, carts and purchases more than views: (E,)."""
         seconds = events["time"].to_numpy().astype("datetime64[s]").astype(np.int64)
         days_back = np.maximum(self.state["events"]["end"] - seconds, 0) / 86_400
-        value = events["action"].map({"cart": 1.5, "purchase": 2.0}).fillna(1.0).to_numpy() if "action" in events else 1.0
+        value = (
+            events["action"].map({"cart": 1.5, "purchase": 2.0}).fillna(1.0).to_numpy()
+            if "action" in events
+            else 1.0
+        )
         return value * np.exp2(-days_back / 30)
 
     def log_price(self, market):
         """Logarithm of each content's price in yuan, 0 where it is not known: (C,) float32."""
         frame = _content_frame(market)
-        return np.log(frame["price"].fillna(1.0).clip(lower=0.01)).to_numpy(np.float32) if "price" in frame else np.zeros(len(frame), np.float32)
+        return (
+            np.log(frame["price"].fillna(1.0).clip(lower=0.01)).to_numpy(np.float32)
+            if "price" in frame
+            else np.zeros(len(frame), np.float32)
+        )
 
     def example(self, name):
         """One made-up row of each modality of contents or users."""
         width = self.n_numbers(name + "s") + len(self.class_sizes(name + "s"))
         if name == "content":
-            arrays = {"cover": np.zeros((1, 28, 28, 1), np.float32), "title": np.zeros((1, self.state["title_length"]), np.int32)}
-            arrays |= {"audio": np.zeros((1, 16, 24, 1), np.float32), "attributes": np.zeros((1, width), np.float32)}
+            arrays = {
+                "cover": np.zeros((1, 28, 28, 1), np.float32),
+                "title": np.zeros((1, self.state["title_length"]), np.int32),
+            }
+            arrays |= {
+                "audio": np.zeros((1, 16, 24, 1), np.float32),
+                "attributes": np.zeros((1, width), np.float32),
+            }
             arrays |= {"company": np.zeros((1, self._vectors.shape[1]), np.float32)}
             return {**arrays, "present": np.zeros((1, len(CONTENT_MODALITIES)), np.float32)}
         history = np.zeros((1, self.state["history_length"], len(EVENT_FIELDS)), np.float32)
-        return {"history": history, "profile": np.zeros((1, width), np.float32), "present": np.zeros((1, 2), np.float32)}
+        return {
+            "history": history,
+            "profile": np.zeros((1, width), np.float32),
+            "present": np.zeros((1, 2), np.float32),
+        }
 
     def context_width(self):
         """Columns of the context."""
         return len(self.state["scales"]["context"]) + 4 + 7 + 11
 
     def class_sizes(self, name):
-        """How many codes each class column of a table has, the code 0 of missing and unseen values included."""
+        """How many codes each class column of a table has, with the code 0 of missing and unseen values."""
         return [len(values) + 1 for values in self.state["classes"][name].values()]
 
     def n_numbers(self, name):
@@ -245,7 +285,7 @@ class Preparation:
         return np.vstack([np.zeros((1, self._vectors.shape[1]), np.float32), self._vectors])
 
     def _table(self, frame, name):
-        """Scaled numbers (NaN where missing), then class codes (0 where missing or never seen): (n, D) float32."""
+        """Scaled numbers (NaN where missing), then class codes (0 where missing or unseen): (n, D)."""
         numbers = _scaled(frame, self.state["scales"][name])
         codes = [
             _codes(frame[column], values) if column in frame else np.zeros(len(frame), int)
@@ -277,8 +317,13 @@ class Preparation:
         n, nothing = len(events), np.zeros(len(events))
 
         def scaled(values, key):
+            if values is None:
+                return nothing
             mean, scale = learned[key]
-            return np.nan_to_num((np.log1p(np.maximum(values, 0)) - mean) / scale)
+            return np.nan_to_num((np.log1p(np.maximum(values.to_numpy(float), 0)) - mean) / scale)
+
+        def coded(values, key):
+            return nothing if values is None or key not in classes else _codes(values, classes[key])
 
         product = _product_rows(market, events)
         words = self.vocabulary.encode(events["query"] if "query" in events else [""] * n, 2)
@@ -288,8 +333,7 @@ class Preparation:
         action = pd.Index(ACTIONS).get_indexer(events["action"]) + 1 if "action" in events else np.ones(n)
         return np.column_stack([
             np.maximum(action, 1),
-            _codes(category, classes["category"]) if category is not None and "category" in classes else nothing,
-            _codes(product["brand"], classes["brand"]) if "brand" in product and "brand" in classes else nothing,
+            coded(category, "category"), coded(product.get("brand"), "brand"),
             words[:, 0], words[:, 1],
             self._company.get_indexer(events["product_id"].astype(object)) + 1 if "product_id" in events else nothing,
             scaled(product["price"].to_numpy(float), "price") if "price" in product else nothing,
@@ -322,7 +366,9 @@ def _content_frame(market):
     if {"price", "category"} <= set(frame):
         usual = np.log(market.products["price"] if market.products is not None else frame["price"])
         by = market.products["category"] if market.products is not None else frame["category"]
-        frame = frame.assign(relative_price=np.log(frame["price"]) - frame["category"].map(usual.groupby(by).median()))
+        frame = frame.assign(
+            relative_price=np.log(frame["price"]) - frame["category"].map(usual.groupby(by).median())
+        )
     return frame.reset_index(drop=True)
 
 
@@ -332,7 +378,9 @@ def _user_frame(market, log):
     if market.events is not None and len(market.events):
         by = market.events.groupby("user_id")["time"].agg(["size", "min"])
         days = (pd.Timestamp(log["start"], unit="s") - by["min"]).dt.total_seconds() / 86_400
-        frame = frame.assign(event_rate=frame["user_id"].map(np.log((by["size"] + 1) / (days + 2))).astype(float))
+        frame = frame.assign(
+            event_rate=frame["user_id"].map(np.log((by["size"] + 1) / (days + 2))).astype(float)
+        )
     rates = pd.Series(log["rates"], index=pd.Index(log["users"], dtype=object), dtype=float)
     return frame.assign(impression_rate=frame["user_id"].astype(object).map(rates).astype(float))
 
@@ -367,7 +415,7 @@ def _context_frame(market):
 
 
 def _learn_scales(frame, columns):
-    """Mean and standard deviation of the number columns that are there, after log(1 + x) where they are magnitudes."""
+    """Mean and standard deviation of the number columns, after log(1 + x) where they are magnitudes."""
     scales = {}
     for column, logarithm in columns.items():
         if column in frame and frame[column].notna().any():
@@ -383,24 +431,37 @@ def _number(values, logarithm):
 
 def _scaled(frame, scales):
     columns = [
-        np.clip((_number(frame[name], log) - mean) / scale, -6, 6) if name in frame else np.full(len(frame), np.nan)
+        np.clip((_number(frame[name], log) - mean) / scale, -6, 6)
+        if name in frame
+        else np.full(len(frame), np.nan)
         for name, (log, mean, scale) in scales.items()
     ]
     return np.stack(columns, axis=1) if columns else np.zeros((len(frame), 0))
 
 
 def _learn_classes(frame, columns):
-    return {c: sorted(frame[c].dropna().astype(str).unique()) for c in columns if c in frame and frame[c].notna().any()}
+    return {
+        c: sorted(frame[c].dropna().astype(str).unique())
+        for c in columns
+        if c in frame and frame[c].notna().any()
+    }
 
 
 def _codes(values, known):
-    return pd.Index(known).get_indexer(pd.Series(values).astype(object).where(pd.notna(values), "\0").astype(str)) + 1
+    return (
+        pd.Index(known).get_indexer(
+            pd.Series(values).astype(object).where(pd.notna(values), "\0").astype(str)
+        )
+        + 1
+    )
 
 
 def _phrases(titles):
     """Each title as the text of its pairs of neighbouring words: "not so dull" becomes "not-so so-dull"."""
     words = (tokenize(title) for title in titles)
-    return [" ".join(f"{a.replace('-', '')}-{b.replace('-', '')}" for a, b in pairwise(line)) for line in words]
+    return [
+        " ".join(f"{a.replace('-', '')}-{b.replace('-', '')}" for a, b in pairwise(line)) for line in words
+    ]
 
 
 def _learn_company(market):
@@ -440,7 +501,11 @@ def _learn_event_scales(market):
     learned, events = {"end": 0, "price": [0.0, 1.0], "dwell": [0.0, 1.0]}, market.events
     start = market.impressions["time"].min()
     learned["end"] = int(start.timestamp())
-    values = {"price": market.products["price"] if market.products is not None and "price" in market.products else None}
+    values = {
+        "price": market.products["price"]
+        if market.products is not None and "price" in market.products
+        else None
+    }
     values["dwell"] = events["dwell_seconds"] if events is not None and "dwell_seconds" in events else None
     for key, column in values.items():
         if column is not None and column.notna().any():
@@ -455,7 +520,9 @@ def _modalities(market):
         "title": "title" in market.contents,
         "audio": market.audio is not None,
         "history": market.events is not None and len(market.events) > 0,
-        "company": market.events is not None and "product_id" in market.events and "product_id" in market.contents,
+        "company": market.events is not None
+        and "product_id" in market.events
+        and "product_id" in market.contents,
     }
     return {name: bool(value) for name, value in has.items()}
 
@@ -467,9 +534,11 @@ def _pictures(array, n, shape):
 
 
 def _presence(arrays, modalities):
-    """1 where a modality is there: a picture that is not black, a title with words, a table with a value, a history with an event."""
+    """1 where a modality is there: a picture not black, a title with words, a value, an event; else 0."""
     masks = []
     for name in modalities:
         array = arrays[name].reshape(len(arrays[name]), -1)
-        masks.append((np.nan_to_num(array) != 0).any(axis=1) if array.shape[1] else np.zeros(len(array), bool))
+        masks.append(
+            (np.nan_to_num(array) != 0).any(axis=1) if array.shape[1] else np.zeros(len(array), bool)
+        )
     return np.stack(masks, axis=1).astype(np.float32)

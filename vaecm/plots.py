@@ -261,6 +261,40 @@ def latent_scatter(
     return ax
 
 
+def latent_density(ax, z, title=None, xlabel="latent dimension 1", ylabel="latent dimension 2", edge=4.0):
+    """How densely points fill two latent dimensions; circles show 1, 2 and 3 deviations of the prior.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    z : array, shape (C, 2)
+        Draws, such as those of the aggregate posterior.
+    title, xlabel, ylabel : str, optional
+    edge : float
+        Half of the side of the square that is shown.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If `z` does not have two columns.
+    """
+    z = np.asarray(z)
+    if z.ndim != 2 or z.shape[1] != 2:
+        raise ValueError(f"z must have shape (C, 2), got {z.shape}")
+    extent = (-edge, edge, -edge, edge)
+    cells = ax.hexbin(*z.T, gridsize=40, extent=extent, cmap="cividis", mincnt=1, linewidths=0)
+    ax.figure.colorbar(cells, ax=ax, label="draws in a cell")
+    angle = np.linspace(0, 2 * np.pi, 200)
+    for radius in (1, 2, 3):
+        ax.plot(radius * np.cos(angle), radius * np.sin(angle), "--", color=COLORS[1], linewidth=1)
+    ax.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
+    return _finish(ax, title, xlabel, ylabel, None)
+
+
 def normal_ellipse(ax, mean, covariance, color=COLORS[0], label=None, filled=False, **style):
     """The region of the plane that holds 95 % of a normal distribution.
 
@@ -292,6 +326,174 @@ def normal_ellipse(ax, mean, covariance, color=COLORS[0], label=None, filled=Fal
     if filled:
         ax.add_patch(Ellipse(mean, width, height, angle=angle, color=color, alpha=0.15, linewidth=0))
     ax.add_patch(Ellipse(mean, width, height, angle=angle, fill=False, edgecolor=color, label=label, **style))
+    return ax
+
+
+def waterfall(
+    ax,
+    names,
+    values,
+    base,
+    title="What moves the prediction from the base to where it is",
+    xlabel="log-odds of a click",
+):
+    """From a base to a prediction, one step for each attribution: blue upwards, orange downwards.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    names : list of str, length K
+        From top to bottom.
+    values : array, shape (K,)
+        Steps, in log-odds.
+    base : float
+        Where the first step starts.
+    title, xlabel : str, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> ax = waterfall(plt.figure().add_subplot(), ["a", "b"], [1.0, -0.5], base=-3.0)
+    >>> [float(bar.get_x()) for bar in ax.patches]
+    [-3.0, -2.0]
+    """
+    values = np.asarray(values, float)
+    ends = base + np.cumsum(values)
+    starts = np.r_[base, ends[:-1]]
+    y = np.arange(len(names))
+    ax.barh(y, values, left=starts, height=0.6, color=np.where(values >= 0, COLORS[0], COLORS[1]))
+    for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        ax.annotate(
+            f"{values[k]:+.2f}", (max(start, end), k), xytext=(4, 0), textcoords="offset points", va="center",
+            fontsize="small",
+        )  # fmt: skip
+        ax.plot([end, end], [k - 0.3, min(k + 1.3, len(names) - 0.7)], color=GREY, linewidth=0.8)
+    ax.axvline(base, color=GREY, linestyle="--", linewidth=1)
+    ax.margins(x=0.15)
+    ax.set_yticks(y, names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    return _finish(ax, title, xlabel, None, None)
+
+
+def beeswarm(
+    ax, names, values, shades, title=None, xlabel="attribution, log-odds", label="value, from low to high"
+):
+    """A row of points for each group: how far each explained row is moved, coloured by the group's own value.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    names : list of str, length K
+        From top to bottom.
+    values : array, shape (B, K)
+        Attributions.
+    shades : array, shape (B, K)
+        0 to 1, grey where it is NaN.
+    title, xlabel, label : str, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    values, shades = np.asarray(values, float), np.asarray(shades, float)
+    for k in range(len(names)):
+        y = k + 0.7 * (((np.arange(len(values)) * 0.618034) % 1) - 0.5)  # spread evenly, not drawn at random
+        known = np.isfinite(shades[:, k])
+        ax.scatter(values[~known, k], y[~known], s=8, color=GREY, linewidths=0)
+        points = ax.scatter(
+            values[known, k], y[known], s=8, c=shades[known, k], cmap="viridis", vmin=0, vmax=1, linewidths=0
+        )
+    ax.axvline(0, color=GREY, linestyle="--", linewidth=1)
+    ax.set_yticks(np.arange(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.figure.colorbar(points, ax=ax, label=label, ticks=[0, 1])
+    return _finish(ax, title, xlabel, None, None)
+
+
+def paired_bars(ax, names, series, title=None, xlabel="value"):
+    """Horizontal bars side by side: for each name a bar of each series.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    names : list of str, length K
+        From top to bottom.
+    series : dict of str to array, shape (K,)
+        At most seven.
+    title, xlabel : str, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    height = 0.8 / len(series)
+    for k, (label, values) in enumerate(series.items()):
+        y = np.arange(len(names)) + (k - (len(series) - 1) / 2) * height
+        ax.barh(y, values, height=height, color=COLORS[k], label=label)
+    ax.axvline(0, color=GREY, linewidth=1)
+    ax.set_yticks(np.arange(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.legend(frameon=False, fontsize="small")
+    return _finish(ax, title, xlabel, None, None)
+
+
+def heat_over(ax, picture, heat, title=None, label="effect, log-odds", limit=None):
+    """A signed map over a picture: blue raises, red lowers, white is nothing.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    picture : array, shape (H, W)
+        Drawn as contours in grey, so that the map keeps its colours.
+    heat : array, shape (H, W)
+    title, label : str, optional
+    limit : float, optional
+        Largest size of the colours; that of the map where it is not given.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    heat = np.asarray(heat, float)
+    limit = max(np.abs(heat).max(), 1e-12) if limit is None else limit
+    drawn = ax.imshow(heat, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
+    ax.contour(np.asarray(picture, float), levels=4, colors=GREY, linewidths=0.6)
+    ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.8)
+    ax.set_axis_off()
+    ax.set_title(title or "", fontsize="medium")
+    return ax
+
+
+def matrix(ax, values, names, title=None, label="value", digits=2):
+    """A square table of numbers as shades, with the numbers in it.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    values : array, shape (K, K)
+    names : list of str, length K
+    title, label : str, optional
+    digits : int
+        Decimals of the numbers.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    values = np.asarray(values, float)
+    drawn = ax.imshow(values, cmap="cividis", vmin=min(values.min(), 0))
+    middle = (drawn.norm.vmin + drawn.norm.vmax) / 2
+    for (i, j), value in np.ndenumerate(values):
+        color = "black" if value > middle else "white"
+        ax.text(j, i, f"{value:.{digits}f}", ha="center", va="center", color=color, fontsize="small")
+    ax.set_xticks(np.arange(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticks(np.arange(len(names)), names)
+    ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.8)
+    ax.set_title(title or "", fontsize="medium")
     return ax
 
 

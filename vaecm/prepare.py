@@ -52,7 +52,7 @@ RULES = {  # rule: what is done, in each table it looks at; in the order of work
 }
 
 
-def clean(market, skip=()):
+def clean(market, skip=(), bot_impressions=BOT_IMPRESSIONS):
     """Repair what can be repaired, remove what cannot, and report both.
 
     What money or an order proves is believed: sales without a conversion make one, and a conversion without a
@@ -66,6 +66,8 @@ def clean(market, skip=()):
         Well formed (see `Market.check`); it is left as it is.
     skip : iterable of str
         Rules that are not applied, for example "bot" or "price in cents" where such values are real.
+    bot_impressions : int
+        Impressions within ten minutes from which on a user counts as a bot.
 
     Returns
     -------
@@ -79,7 +81,7 @@ def clean(market, skip=()):
     MarketError
         When the market is not well formed.
     ValueError
-        When `skip` names no rule.
+        When `skip` names no rule, or `bot_impressions` is less than 2.
 
     Examples
     --------
@@ -89,7 +91,7 @@ def clean(market, skip=()):
     >>> int(report["rows"].sum())
     0
     """
-    work = _run(market, skip)
+    work = _run(market, skip, bot_impressions)
     return work.market(), work.report()
 
 
@@ -154,7 +156,41 @@ def _between_ties(ordered, end):
     return high if high < len(ordered) and (low == 0 < end or high - end < end - low) else low
 
 
-def grade_cleaning(market):
+def largest_bursts(impressions, seconds=BOT_SECONDS):
+    """How many impressions each user had, at most, within some seconds: what tells a bot from a reader.
+
+    Parameters
+    ----------
+    impressions : DataFrame
+        With ``user_id`` and, as times, ``time``.
+    seconds : int
+        Length of the window, both ends included.
+
+    Returns
+    -------
+    Series
+        Impressions, indexed by user_id.
+
+    Examples
+    --------
+    >>> times = pd.to_datetime(["2025-03-03 10:00", "2025-03-03 10:09", "2025-03-03 10:18"])
+    >>> largest_bursts(pd.DataFrame({"user_id": [1, 1, 1], "time": times})).to_dict()
+    {1: 2}
+    """
+    user, names = pd.factorize(impressions["user_id"])
+    clock = impressions["time"].to_numpy().astype("datetime64[s]").astype(np.int64)
+    order = np.lexsort((clock, user))
+    user, clock = user[order], clock[order]
+    # one long axis on which users lie further apart than a window, so that one search serves all
+    span = int(clock.max() - clock.min()) + seconds + 1 if len(clock) else 1
+    place = user * span + (clock - (clock.min() if len(clock) else 0))
+    count = np.searchsorted(place, place + seconds, side="right") - np.arange(len(place))
+    most = np.zeros(len(names), dtype=np.int64)
+    np.maximum.at(most, user, count)
+    return pd.Series(most, index=pd.Index(names, name="user_id"), name="impressions")
+
+
+def grade_cleaning(market, bot_impressions=BOT_IMPRESSIONS):
     """Compare what `clean` finds with what was broken on purpose.
 
     Precision is the share of the found rows that were broken, recall the share of the broken rows that were
@@ -164,6 +200,8 @@ def grade_cleaning(market):
     ----------
     market : Market
         Dirty, with its list `broken`.
+    bot_impressions : int
+        As in `clean`.
 
     Returns
     -------
@@ -175,7 +213,8 @@ def grade_cleaning(market):
             "grade_cleaning: no list of what was broken; simulate_market(..., dirty=True) has one"
         )
     key = ["fault", "table", "row"]
-    found = _run(market, ()).changes().rename(columns={"rule": "fault"})[key].drop_duplicates()
+    found = _run(market, (), bot_impressions).changes().rename(columns={"rule": "fault"})
+    found = found[key].drop_duplicates()
     broken = market.broken[key].drop_duplicates()
     right = found.merge(broken, on=key).groupby("fault").size()
     names = [rule for rule in RULES if rule in set(found["fault"]) | set(broken["fault"])]
@@ -255,16 +294,18 @@ class _Work:
         )  # fmt: skip
 
 
-def _run(market, skip):
+def _run(market, skip, bot_impressions):
     unknown = [rule for rule in skip if rule not in RULES]
     if unknown:
         raise ValueError(f"clean: no rules {unknown}; there are {list(RULES)}")
+    if not bot_impressions >= 2:
+        raise ValueError(f"clean: bot_impressions must be at least 2, got {bot_impressions!r}")
     market.check(strict=False, targets=False)
     work = _Work(market)
     steps = {
         "spelling": _spelling, "date format": _read_times, "impossible time": _impossible_times,
         "infinite value": _infinite, "duplicate id": _duplicate_ids, "logged twice": _logged_twice,
-        "bot": _bots,
+        "bot": lambda work: _bots(work, bot_impressions),
         "unknown id": _unknown_ids, "unknown action": _unknown_actions,
         "impossible price": _impossible_prices,
         "impossible number": _impossible_numbers, "price in cents": _cents,
@@ -342,17 +383,13 @@ def _logged_twice(work):
     work.drop("logged twice", "impressions", twice)
 
 
-def _bots(work):
+def _bots(work, least):
     """Users with as many impressions within ten minutes as no reader manages."""
     table = work.tables["impressions"]
-    user, _ = pd.factorize(table["user_id"])
-    if is_text(table["time"]) or len(table) < BOT_IMPRESSIONS:
+    if is_text(table["time"]) or not len(table):
         return
-    seconds = table["time"].to_numpy().astype("datetime64[s]").astype(np.int64)
-    order = np.lexsort((seconds, user))
-    first, last = order[: 1 - BOT_IMPRESSIONS], order[BOT_IMPRESSIONS - 1 :]
-    burst = (user[first] == user[last]) & (seconds[last] - seconds[first] <= BOT_SECONDS)
-    bots = table["user_id"].iloc[np.unique(first[burst])].unique()
+    bursts = largest_bursts(table)
+    bots = bursts.index[bursts >= least]
     if len(bots):
         for name in ("impressions", "events", "users"):
             if work.have(name):

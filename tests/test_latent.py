@@ -1,0 +1,166 @@
+"""Laws of the latent-space computations, against closed forms and made-up clouds whose groups are known."""
+
+import doctest
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vaecm import latent
+
+
+def blobs(n=300, k=3, apart=8.0, seed=0):
+    """Round groups around k far points, and which group each row belongs to."""
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(k, size=n)
+    centres = apart * np.stack(
+        [np.cos(2 * np.pi * np.arange(k) / k), np.sin(2 * np.pi * np.arange(k) / k)], axis=1
+    )
+    return centres[classes] + rng.normal(size=(n, 2)), classes
+
+
+def test_examples_run():
+    result = doctest.testmod(latent)
+    assert result.attempted > 8
+    assert result.failed == 0
+
+
+# --- how much of the space is used
+
+
+def test_active_units_by_hand():
+    rng = np.random.default_rng(0)
+    mean = np.stack([rng.normal(size=5_000), 0.05 * rng.normal(size=5_000), np.full(5_000, 3.0)], axis=1)
+    log_var = np.log(np.array([0.25, 1.0, 1.0])) * np.ones_like(mean)
+    table = latent.active_units(mean, log_var)
+    assert table["active"].tolist() == [True, False, False]
+    assert table["variance"].to_numpy() == pytest.approx([1, 0.0025, 0], abs=0.05)
+    assert table["kl"][0] == pytest.approx(0.5 * (1 + 0.25 - 1 - np.log(0.25)), abs=0.05)
+    assert table["kl"][2] == pytest.approx(4.5)
+    assert table["sd"].to_numpy() == pytest.approx([0.5, 1, 1])
+
+
+def test_the_kl_term_splits_into_information_and_aggregate():
+    rng = np.random.default_rng(1)
+    mean, log_var = rng.normal(size=(300, 3)), rng.normal(-1, 0.3, size=(300, 3))
+    parts = latent.aggregate_posterior(mean, log_var, draws=20_000)
+    assert parts["information"] + parts["aggregate"] == pytest.approx(parts["kl"], abs=5 * 2 * parts["error"])
+    assert 0 < parts["information"] < parts["limit"] == pytest.approx(np.log(300))
+
+
+def test_an_aggregate_that_is_the_prior_has_no_distance_from_it():
+    """Means N(0, 1 - v) with variance v give N(0, 1) together; the information has a closed form."""
+    rng, v = np.random.default_rng(2), 0.3
+    mean = np.sqrt(1 - v) * rng.normal(size=(4_000, 1))
+    parts = latent.aggregate_posterior(mean, np.full_like(mean, np.log(v)), draws=4_000)
+    assert parts["aggregate"] == pytest.approx(0, abs=0.02)
+    assert parts["information"] == pytest.approx(-0.5 * np.log(v), abs=0.05)
+    assert stats.kstest(parts["z"][:, 0], "norm").pvalue > 0.001
+
+
+def test_rows_far_apart_tell_which_row_it_is():
+    mean = 100.0 * np.arange(5)[:, None]
+    parts = latent.aggregate_posterior(mean, np.zeros_like(mean), draws=500)
+    assert parts["information"] == pytest.approx(np.log(5))
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"shape \(B, L\), got \(3, 2\) and \(3, 1\)"):
+        latent.active_units(np.zeros((3, 2)), np.zeros((3, 1)))
+
+
+# --- walking
+
+
+def test_an_arc_keeps_its_length_and_a_line_does_not():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(2, 64))
+    a, b = 8 * a / np.linalg.norm(a), 8 * b / np.linalg.norm(b)
+    arc, line = latent.slerp(a, b, 9), latent.lerp(a, b, 9)
+    for path in (arc, line):
+        np.testing.assert_allclose(path[[0, -1]], [a, b], atol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(arc, axis=1), 8)
+    assert np.linalg.norm(line[4]) < 7
+    turns = [np.arccos(np.clip(p @ q / 64, -1, 1)) for p, q in pairwise(arc)]
+    np.testing.assert_allclose(turns, turns[0])
+
+
+def test_an_arc_between_ends_of_two_lengths_grows_evenly():
+    arc = latent.slerp([1.0, 0.0], [0.0, 3.0], 5)
+    np.testing.assert_allclose(np.linalg.norm(arc, axis=1), [1, 1.5, 2, 2.5, 3])
+
+
+def test_one_direction_gives_the_straight_line():
+    np.testing.assert_allclose(
+        latent.slerp([1.0, 1.0], [2.0, 2.0], 4), latent.lerp([1.0, 1.0], [2.0, 2.0], 4)
+    )
+
+
+@pytest.mark.parametrize(("end", "words"), [([-1.0, 0.0], "opposite"), ([0.0, 0.0], "origin")])
+def test_no_shortest_arc_is_refused(end, words):
+    with pytest.raises(ValueError, match=words):
+        latent.slerp([1.0, 0.0], end, 3)
+
+
+def test_grid_points_stand_at_equal_steps_of_probability():
+    grid = latent.prior_grid(5, edge=0.1)
+    assert grid.shape == (25, 2)
+    np.testing.assert_allclose(stats.norm.cdf(grid[:5, 0]), [0.1, 0.3, 0.5, 0.7, 0.9])
+    assert grid[0, 1] == grid[4, 1] > grid[-1, 1]
+
+
+# --- groups
+
+
+def test_real_groups_are_found_and_come_back():
+    z, classes = blobs()
+    scores = latent.cluster_scores(z, classes, k=3, repeats=2)
+    assert (scores["groups"] == 3).all()
+    assert (scores["rand"] > 0.95).all()
+    assert (scores["stability"] > 0.9).all()
+    assert (scores["silhouette"][["k-means", "Gaussian mixture"]] > 0.7).all()
+    assert (scores["silhouette"] > scores["null_silhouette"].fillna(0) + 0.2).all()
+    assert (scores["low"] <= scores["stability"]).all()
+
+
+def test_a_cloud_without_groups_scores_as_its_null():
+    z = np.random.default_rng(4).normal(size=(300, 2))
+    scores = latent.cluster_scores(z, k=3, repeats=2)
+    means = scores.loc["k-means"]
+    assert means["silhouette"] == pytest.approx(means["null_silhouette"], abs=0.06)
+    assert np.isnan(means["rand"])
+    assert scores.loc["HDBSCAN", "groups"] < 4
+
+
+def test_cluster_scores_repeat_with_their_seed():
+    z, classes = blobs(200)
+    first, again = (latent.cluster_scores(z, classes, k=3, repeats=2, seed=5) for _ in range(2))
+    assert first.equals(again)
+
+
+# --- the probe
+
+
+def test_probe_finds_what_a_line_can_separate_and_nothing_in_noise():
+    z, classes = blobs(800, k=4)
+    probe = latent.linear_probe(z[:600], classes[:600], z[600:], classes[600:])
+    assert probe.accuracy > 0.97
+    assert probe.low < probe.accuracy <= probe.high
+    rng = np.random.default_rng(6)
+    noise = rng.normal(size=(4_000, 5))
+    classes = rng.integers(4, size=4_000)
+    blind = latent.linear_probe(noise[:2_000], classes[:2_000], noise[2_000:], classes[2_000:])
+    assert blind.low < 0.25 + 0.03
+    assert blind.high > 0.25 - 0.03
+
+
+def test_paired_difference_is_narrower_than_two_intervals():
+    rng = np.random.default_rng(7)
+    first = rng.random(2_000) < 0.8
+    second = np.where(rng.random(2_000) < 0.05, ~first, first)
+    mean, low, high = latent.paired_difference(first, second)
+    assert mean == pytest.approx(first.mean() - second.mean())
+    wilson = [stats.binomtest(int(c.sum()), len(c)).proportion_ci(method="wilson") for c in (first, second)]
+    assert high - low < sum(ci.high - ci.low for ci in wilson) / 2
+    assert low < mean < high

@@ -1,0 +1,127 @@
+"""Laws of the session model: zeros are a class, labels are never read, a few labels teach something."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vaecm.sessions import (
+    LEAKING,
+    OutcomeExpert,
+    SessionConfig,
+    SessionExpert,
+    SessionModel,
+    SessionPreparation,
+    ridge,
+)
+
+
+def some_sessions(n=600, seed=0):
+    """Sessions in which an unseen eagerness moves pages, seconds and the outcome."""
+    rng = np.random.default_rng(seed)
+    eager = rng.normal(size=n)
+    pages = rng.poisson(np.exp(1 + 0.5 * eager))
+    sessions = pd.DataFrame({
+        "Administrative": rng.poisson(0.5, n), "ProductRelated": pages,
+        "ProductRelated_Duration": pages * np.exp(3 + 0.3 * eager + 0.3 * rng.normal(size=n)),
+        "ExitRates": np.clip(0.05 - 0.02 * eager + 0.02 * rng.normal(size=n), 0, 0.2),
+        "PageValues": rng.exponential(5, n) * (rng.random(n) < 0.2),
+        "Month": rng.choice(["May", "Nov", "Mar"], n), "Weekend": rng.random(n) < 0.2,
+    })  # fmt: skip
+    return sessions, (eager + 0.5 * rng.normal(size=n) > 1).astype(float)
+
+
+def test_a_zero_is_a_class_and_its_number_is_missing():
+    sessions, _ = some_sessions()
+    preparation = SessionPreparation.fit(sessions)
+    table, names = preparation.table(sessions), list(preparation.state["numbers"])
+    assert "Administrative" in preparation.state["zero"]
+    column = table[:, names.index("Administrative")]
+    zero = sessions["Administrative"].to_numpy() == 0
+    np.testing.assert_array_equal(np.isnan(column), zero)
+    flag = table[:, preparation.n_numbers + preparation.state["zero"].index("Administrative")]
+    np.testing.assert_array_equal(flag, np.where(zero, 1, 2))
+    assert table.shape[1] == preparation.n_numbers + len(preparation.class_sizes)
+    assert (table[:, preparation.n_numbers :] < preparation.class_sizes).all()
+
+
+def test_the_leaking_column_is_left_out_unless_it_is_asked_for():
+    sessions, _ = some_sessions()
+    honest, leaking = (SessionPreparation.fit(sessions, leaking=value) for value in (False, True))
+    assert not set(LEAKING) & set(honest.state["numbers"])
+    assert set(LEAKING) <= set(leaking.state["numbers"])
+    changed = sessions.assign(PageValues=99.0)
+    np.testing.assert_array_equal(honest.table(sessions), honest.table(changed))
+
+
+def test_the_plain_features_are_standardised_and_learned_from_training_alone():
+    sessions, _ = some_sessions()
+    preparation = SessionPreparation.fit(sessions[:400])
+    plain = preparation.plain(sessions[:400])
+    np.testing.assert_allclose(plain.mean(axis=0), 0, atol=1e-4)
+    assert np.isfinite(plain).all()
+    other = SessionPreparation.fit(sessions[:400].copy())
+    assert preparation.state == other.state
+    unknown = preparation.table(sessions[:1].assign(Month="Smarch"))
+    month = preparation.n_numbers + len(preparation.state["zero"])
+    assert unknown[0, month] == 0
+
+
+def test_the_outcome_is_decoded_and_never_read():
+    sessions, bought = some_sessions(n=200)
+    model = SessionModel(SessionConfig(latent_dim=3, epochs=1, alpha=5.0)).pretrain(sessions, bought)
+    vae = model.vaes[0]
+    with_label, without = model._data(sessions, bought), model._data(sessions, None)
+    for one, other in zip(vae.encode(with_label), vae.encode(without), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    rows = np.array([[1.0, 2.0], [0.0, 0.5]], "float32")
+    nll = OutcomeExpert(3).nll(rows, np.array([0.3, -1.0], "float32"))
+    expected = [2 * np.log1p(np.exp(-0.3)), 0.5 * np.log1p(np.exp(-1.0))]
+    np.testing.assert_allclose(nll, expected, rtol=1e-5)
+
+
+def test_hidden_entries_are_hidden_in_training_only():
+    sessions, _ = some_sessions(n=50)
+    preparation = SessionPreparation.fit(sessions)
+    expert = SessionExpert(2, preparation.n_numbers, preparation.class_sizes, hide=0.9, seed=1)
+    table = preparation.table(sessions)
+    still = [np.array(expert.features(table)) for _ in range(2)]
+    np.testing.assert_array_equal(*still)
+    assert np.abs(np.array(expert.features(table, training=True)) - still[0]).max() > 0.01
+    again = SessionExpert.from_config(expert.get_config())
+    assert (again.hide, again.seed, again.class_sizes) == (0.9, 1, expert.class_sizes)
+
+
+def test_few_labels_rank_the_others_and_the_same_seed_agrees():
+    sessions, bought = some_sessions(n=1_000)
+    label = np.where(np.arange(1_000) < 150, bought, np.nan)
+    config = SessionConfig(latent_dim=4, width=16, epochs=5)
+    first, second = (SessionModel(config, seed=3).fit(sessions, label).predict(sessions) for _ in range(2))
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    p, y = first[150:], bought[150:]
+    auc = np.mean(p[y == 1][:, None] > p[y == 0][None, :])
+    assert auc > 0.75
+    assert 0 <= first.min() <= first.max() <= 1
+
+
+@pytest.mark.parametrize(("bought", "words"), [
+    (np.zeros(10), "both 0 and 1"), (np.full(10, np.nan), "both 0 and 1"), (np.arange(10.0), "both 0 and 1"),
+    (np.ones(9), r"one value for each of 10 sessions, got \(9,\)"),
+])  # fmt: skip
+def test_labels_that_do_not_fit_are_refused(bought, words):
+    with pytest.raises(ValueError, match=words):
+        SessionModel().fit(some_sessions(n=10)[0], bought)
+
+
+def test_options_and_tables_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"latent_dim .* got 0; hide .* got 1\.5"):
+        SessionConfig(latent_dim=0, hide=1.5)
+    with pytest.raises(ValueError, match=r"sessions need one of .* got \['a'\]"):
+        SessionPreparation.fit(pd.DataFrame({"a": [1]}))
+
+
+def test_ridge_shrinks_noise_and_keeps_a_signal():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(300, 20)), rng.integers(2, size=300)
+    assert ridge(x, y).C < 0.1
+    assert ridge(np.column_stack([x, 3 * y + 0.1 * rng.normal(size=300)]), y).C == 0.1
+    assert ridge(x[:3], np.array([0, 1, 0])).C == 0.001

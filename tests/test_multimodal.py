@@ -9,7 +9,7 @@ from keras import ops
 from scipy import stats
 from scipy.special import log_softmax
 
-from vaecm.encoders import AudioExpert, CoverExpert, HistoryExpert, TableExpert, TitleExpert
+from vaecm.encoders import AudioExpert, CoverExpert, HistoryExpert, TableExpert, TitleExpert, VectorExpert
 from vaecm.multimodal import MultimodalVAE, product_of_experts
 
 L, B = 3, 5
@@ -26,9 +26,9 @@ def table_rows():
 
 
 def history_rows():
-    history = RNG.normal(size=(B, 6, 8)).astype(np.float32)
-    history[..., :5] = RNG.integers(1, 4, size=(B, 6, 5))
-    history[..., 7] = np.abs(history[..., 7])
+    history = RNG.normal(size=(B, 6, 9)).astype(np.float32)
+    history[..., :6] = RNG.integers(1, 4, size=(B, 6, 6))
+    history[..., 8] = np.abs(history[..., 8])
     history[:, :2] = 0  # two events fewer: padded in front
     return history
 
@@ -38,7 +38,8 @@ EXPERTS = {  # name: the expert, and rows for it
     "audio": (lambda: AudioExpert(L, filters=(4, 4), width=8), pictures(16, 24)),
     "title": (lambda: TitleExpert(L, 9, filters=6), RNG.integers(1, 9, size=(B, 4)).astype(np.int32)),
     "table": (lambda: TableExpert(L, 2, [4], width=6), table_rows()),
-    "history": (lambda: HistoryExpert(L, [5, 4, 4, 6], units=6), history_rows()),
+    "history": (lambda: HistoryExpert(L, [5, 4, 4, 6, 4], vector_dim=2, units=6), history_rows()),
+    "company": (lambda: VectorExpert(L, 4), RNG.normal(size=(B, 4)).astype(np.float32)),
 }
 
 

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from vaecm import losses
@@ -28,35 +29,48 @@ class EffectNetwork(keras.Model):
     dropout : float
         Share of the hidden units that training hides.
     penalty : float
-        L2 penalty on the kernels, per row.
+        L2 penalty on the kernels of projections, hidden layers and heads, per row.
+    precision : sequence of float
+        L2 penalty of each column of the linear path, per row: ``1 / (2 n prior**2)``.
+    phrase_precision : tuple
+        How many phrases there are, and the penalty on their weights.
+    crossed : dict of tuple
+        First and last column of what is crossed: numbers, classes, hours, users.
     rates : tuple of float
         Mean click rate, mean conversion rate per click, mean of log(sales / price): where the heads start.
 
     Notes
     -----
     Inputs are a dict: ``content`` (B, Dc), ``user`` (B, Du), ``pair`` (B, Dp), ``context`` (B, Dx), all standardised,
-    and ``log_price`` (B, 1). The loss reads ``y``, a (B, 3) tensor of clicked, converted and sales in yuan; NaN where a
-    target is not known. The call returns the logits a, b and m, s as one (B, 4) tensor.
+    ``phrases`` (B, T) codes and ``log_price`` (B, 1). The loss reads ``y``, a (B, 3) tensor of clicked, converted and
+    sales in yuan; NaN where a target is not known. The call returns the logits a, b and m, s as one (B, 4) tensor.
     """
 
     def __init__(
-        self, match_dim=24, hidden=(64, 32), dropout=0.2, penalties=(1e-4, 1e-3, 1e-4), n_phrases=2, crossed=(0, 0, 0, 0),
-        rates=(0.05, 0.1, 0.0), seed=0, **kwargs,
+        self, match_dim=8, hidden=(32,), dropout=0.2, penalty=1e-3, precision=(), phrase_precision=(2, 1.0),
+        crossed=None, rates=(0.05, 0.1, 0.0), seed=0, **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.options = {
-            "match_dim": match_dim, "hidden": tuple(hidden), "dropout": dropout, "penalties": tuple(penalties),
-            "n_phrases": n_phrases, "crossed": tuple(crossed), "rates": tuple(rates), "seed": seed,
+            "match_dim": match_dim, "hidden": tuple(hidden), "dropout": dropout, "penalty": penalty,
+            "precision": list(precision), "phrase_precision": tuple(phrase_precision),
+            "crossed": dict(crossed or {}), "rates": tuple(rates), "seed": seed,
         }  # fmt: skip
-        deep, wide, phrase = (keras.regularizers.L2(penalty) for penalty in penalties)
-        self.project = [layers.Dense(match_dim, use_bias=False, kernel_regularizer=deep) for _ in range(2)]
+        self.precision = np.array(precision, np.float32)[:, None]
+        l2 = keras.regularizers.L2(penalty)
+        self.project = [layers.Dense(match_dim, use_bias=False, kernel_regularizer=l2) for _ in range(2)]
         self.hide = [layers.Dropout(dropout, seed=seed + 1 + i) for i in range(len(hidden) + 1)]
-        self.deep = [layers.Dense(units, activation="silu", kernel_regularizer=deep) for units in hidden]
-        self.wide = layers.Dense(3, use_bias=False, kernel_initializer="zeros", kernel_regularizer=wide)
-        self.phrases = layers.Embedding(n_phrases, 3, embeddings_initializer="zeros", embeddings_regularizer=phrase)
+        self.deep = [layers.Dense(units, activation="silu", kernel_regularizer=l2) for units in hidden]
+        self.wide = layers.Dense(3, use_bias=False, kernel_initializer="zeros")
+        n_phrases, phrase = phrase_precision[0], keras.regularizers.L2(phrase_precision[1])
+        self.phrases = layers.Embedding(
+            n_phrases, 3, embeddings_initializer="zeros", embeddings_regularizer=phrase
+        )
         click, convert, value = rates
         start = [math.log(click / (1 - click)), math.log(convert / (1 - convert)), value]
-        self.heads = layers.Dense(3, kernel_initializer="zeros", bias_initializer=_Start(start), kernel_regularizer=deep)
+        self.heads = layers.Dense(
+            3, kernel_initializer="zeros", bias_initializer=_Start(start), kernel_regularizer=l2
+        )
         names = ("loss", "click", "convert", "sales")
         self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
 
@@ -69,7 +83,9 @@ class EffectNetwork(keras.Model):
         return list(self.trackers.values())
 
     def call(self, inputs, training=False):
-        content, user = (layer(inputs[name]) for layer, name in zip(self.project, ("content", "user"), strict=True))
+        content, user = (
+            layer(inputs[name]) for layer, name in zip(self.project, ("content", "user"), strict=True)
+        )
         x = ops.concatenate([inputs[name] for name in ("content", "user", "pair", "context")], axis=-1)
         h = self.hide[0](ops.concatenate([x, content * user], axis=-1), training=training)
         for dense, hide in zip(self.deep, self.hide[1:], strict=True):
@@ -82,11 +98,14 @@ class EffectNetwork(keras.Model):
         return ops.concatenate([out[:, :2], m, s * ops.ones_like(m)], axis=-1)
 
     def cross(self, inputs):
-        """Products of the plain columns of users with those of contents and with the context: (B, K)."""
-        first, last, n_user, n_context = self.options["crossed"]
-        user = inputs["user"][:, inputs["user"].shape[-1] - n_user :]
-        other = ops.concatenate([inputs["content"][:, first:last], inputs["context"][:, :n_context]], axis=-1)
-        return ops.reshape(ops.expand_dims(user, 2) * ops.expand_dims(other, 1), (-1, n_user * other.shape[-1]))
+        """Classes of users times numbers and first class of contents, and times the hour: (B, K)."""
+        at = {name: slice(*ends) for name, ends in self.options["crossed"].items()}
+        content, hours = inputs["content"], inputs["context"][:, at["hours"]]
+        other = ops.concatenate([content[:, at["numbers"]], content[:, at["classes"]], hours], axis=-1)
+        user = inputs["user"][:, at["users"]]
+        return ops.reshape(
+            ops.expand_dims(user, 2) * ops.expand_dims(other, 1), (-1, user.shape[-1] * other.shape[-1])
+        )
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         known = ops.logical_not(ops.isnan(y))
@@ -104,6 +123,8 @@ class EffectNetwork(keras.Model):
         for name, part in {"loss": loss, "click": click, "convert": both, "sales": value}.items():
             self.trackers[name].update_state(part, sample_weight=weight)
         total = ops.sum(weight * loss) / ops.maximum(ops.sum(weight), 1e-9)
+        if training:
+            total = total + ops.sum(self.precision * ops.square(self.wide.kernel))
         return total + ops.sum(self.losses) if self.losses else total
 
     def get_config(self):

@@ -33,6 +33,12 @@ class Expert(layers.Layer):
         self.latent_dim = latent_dim
         self.opinion = layers.Dense(2 * latent_dim, name="opinion")
 
+    def build(self, input_shape):
+        """Build every part by reading and writing one row of zeros."""
+        self.built = True
+        zeros = ops.zeros((1, *input_shape[1:]))
+        self.decode(self.encode(zeros)[0])
+
     def encode(self, x, training=False):
         """Mean and log-variance of this expert's opinion, each (B, L)."""
         mean, log_var = ops.split(self.opinion(self.features(x, training=training)), 2, axis=-1)
@@ -76,7 +82,8 @@ class CoverExpert(Expert):
         super().__init__(latent_dim, **kwargs)
         self.shape, self.filters, self.width = tuple(shape), tuple(filters), width
         self.convs = [
-            layers.Conv2D(f, k, strides=2, padding="same", activation="silu") for f, k in zip(filters, (5, 3), strict=True)
+            layers.Conv2D(f, k, strides=2, padding="same", activation="silu")
+            for f, k in zip(filters, (5, 3), strict=True)
         ]
         self.flatten = layers.Flatten()
         self.dense = layers.Dense(width, activation="silu")
@@ -94,7 +101,9 @@ class CoverExpert(Expert):
         for layer in self.deep:
             z = layer(z)
         log_sigma = ops.clip(self.log_sigma(z), -4.0, 1.0)
-        return ops.reshape(ops.sigmoid(self.pixels(z)), (-1, *self.shape, 1)), ops.reshape(log_sigma, (-1, 1, 1, 1))
+        return ops.reshape(ops.sigmoid(self.pixels(z)), (-1, *self.shape, 1)), ops.reshape(
+            log_sigma, (-1, 1, 1, 1)
+        )
 
     def nll(self, x, decoded):
         picture, log_sigma = decoded
@@ -146,7 +155,9 @@ class TitleExpert(Expert):
         words = self.hide(self.words(x), training=training) * there
         response = self.conv(words) * there
         total = ops.sum(words, axis=1) / ops.sqrt(ops.maximum(ops.sum(there, axis=1), 1.0))
-        return self.dense(ops.concatenate([ops.max(response, axis=1), ops.sum(response, axis=1) / 4, total], axis=-1))
+        return self.dense(
+            ops.concatenate([ops.max(response, axis=1), ops.sum(response, axis=1) / 4, total], axis=-1)
+        )
 
     def decode(self, z, training=False):
         """Logits of the words, (B, V)."""
@@ -154,10 +165,17 @@ class TitleExpert(Expert):
 
     def nll(self, x, decoded):
         counts = ops.sum(ops.one_hot(x, self.n_words), axis=1)
-        return losses.multinomial_nll(ops.concatenate([ops.zeros_like(counts[:, :1]), counts[:, 1:]], axis=-1), decoded)
+        return losses.multinomial_nll(
+            ops.concatenate([ops.zeros_like(counts[:, :1]), counts[:, 1:]], axis=-1), decoded
+        )
 
     def get_config(self):
-        sizes = {"n_words": self.n_words, "filters": self.filters, "kernel_size": self.kernel_size, "dropout": self.dropout}
+        sizes = {
+            "n_words": self.n_words,
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "dropout": self.dropout,
+        }
         return {**super().get_config(), **sizes}
 
 
@@ -215,13 +233,20 @@ class TableExpert(Expert):
         total = ops.zeros_like(means[:, 0])
         if self.n_numbers:
             log_var = ops.clip(self.log_var, -6.0, 4.0)
-            total = total + losses.gaussian_nll(numbers, means, ops.broadcast_to(log_var, ops.shape(means)), observed=there)
+            total = total + losses.gaussian_nll(
+                numbers, means, ops.broadcast_to(log_var, ops.shape(means)), observed=there
+            )
         for code, logit in zip(codes, logits, strict=True):
             total = total + losses.categorical_nll(code, logit, observed=ops.cast(code > 0, "float32"))
         return total
 
     def get_config(self):
-        return {**super().get_config(), "n_numbers": self.n_numbers, "class_sizes": self.class_sizes, "width": self.width}
+        return {
+            **super().get_config(),
+            "n_numbers": self.n_numbers,
+            "class_sizes": self.class_sizes,
+            "width": self.width,
+        }
 
 
 @keras.saving.register_keras_serializable(package="vaecm")
@@ -277,11 +302,18 @@ class HistoryExpert(Expert):
         Age, in ``log(1 + days) / 3``, at which an event weighs half in the bags.
     """
 
-    def __init__(self, latent_dim, event_sizes, vector_dim=0, units=32, half_life=1.0, **kwargs):
+    def __init__(self, latent_dim, event_sizes, vector_dim=1, units=32, half_life=1.0, **kwargs):
         super().__init__(latent_dim, **kwargs)
-        self.event_sizes, self.vector_dim, self.units, self.half_life = list(event_sizes), vector_dim, units, half_life
+        self.event_sizes, self.vector_dim, self.units, self.half_life = (
+            list(event_sizes),
+            vector_dim,
+            units,
+            half_life,
+        )
         widths = (4, 12, 16, 16)
-        self.vectors = [layers.Embedding(size, width) for size, width in zip(self.event_sizes[:4], widths, strict=True)]
+        self.vectors = [
+            layers.Embedding(size, width) for size, width in zip(self.event_sizes[:4], widths, strict=True)
+        ]
         self.gru = layers.GRU(units)
         self.dense = layers.Dense(units, activation="silu")
         self.deep = layers.Dense(units, activation="silu")
@@ -292,9 +324,15 @@ class HistoryExpert(Expert):
         shape = (products, vector_dim)
         self.company = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="company")
 
+    @staticmethod
+    def codes(x):
+        """Codes of action, category, brand, two words and product, all 0 where there is no event: (B, T, 6)."""
+        codes = ops.cast(x[..., :6], "int32")
+        return ops.where(codes[..., :1] > 0, codes, ops.zeros_like(codes))
+
     def embed(self, x):
         """Vectors of the events, (B, T, D), and the mask of those that are there, (B, T)."""
-        codes = ops.cast(x[..., :6], "int32")
+        codes = self.codes(x)
         words = self.vectors[3](codes[..., 3]) + self.vectors[3](codes[..., 4])
         parts = [self.vectors[i](codes[..., i]) for i in range(3)]
         company = ops.take(self.company, codes[..., 5], axis=0)
@@ -315,9 +353,15 @@ class HistoryExpert(Expert):
         return [*(layer(hidden) for layer in self.logits), products]
 
     def nll(self, x, decoded):
-        codes = ops.cast(x[..., :6], "int32")
+        codes = self.codes(x)
         weight = ops.exp(-np.log(2) * x[..., 8] / self.half_life) * ops.cast(codes[..., 0] > 0, "float32")
-        columns = ((1, 0), (2, 1), (3, 2), (4, 2), (5, 3))  # field of the history, and which logits speak of it
+        columns = (
+            (1, 0),
+            (2, 1),
+            (3, 2),
+            (4, 2),
+            (5, 3),
+        )  # field of the history, and which logits speak of it
         return sum(self._bag_nll(codes[..., field], weight, decoded[part]) for field, part in columns)
 
     @staticmethod

@@ -306,7 +306,7 @@ def _aligned(market, effects, rows):
         )
     if not keep.any():
         raise ValueError("rows leaves no impression to score")
-    effects = effects.reindex(ids)[keep].astype(float)
+    effects = effects.reindex(ids)[keep].astype(float).dropna(axis=1, how="all")  # an effect nobody knows
     if "ctcvr" not in effects and {"ctr", "cvr"} <= set(effects):
         effects["ctcvr"] = effects["ctr"] * effects["cvr"]
     codes, names = pd.factorize(impressions["content_id"].to_numpy()[keep])
@@ -334,7 +334,7 @@ def _problems(impressions, effects, ids):
         if len(lost):
             found.append(f"{len(lost)} impression ids are {what} effects, first {lost[:5].tolist()}")
     for column in ("ctr", "cvr", "ctcvr", "sales"):
-        if column in effects:
+        if column in effects and (column == "ctr" or not effects[column].isna().all()):
             values, top = (
                 effects[column].to_numpy(dtype=float, na_value=np.nan),
                 np.inf if column == "sales" else 1,

@@ -104,13 +104,13 @@ class Preparation:
         self.vocabulary = Vocabulary(state["words"])
         self.phrases = Vocabulary(state["phrases"])
         self._company = pd.Index(state["company"]["products"])
-        self._vectors = np.array(state["company"]["vectors"], np.float32).reshape(len(self._company), -1)
+        self._vectors = np.array(state["company"]["vectors"] or np.zeros((0, 1)), np.float32)
 
     @classmethod
     def fit(cls, market, title_length=12, history_length=30):
         """Learn from the impressions of `market` and the contents that were published before their end."""
         market = replace(market, events=_earlier(market.events, market.impressions["time"].min()))
-        log = _learn_log(market)
+        log, company = _learn_log(market), _learn_company(market)
         contents, users = _content_frame(market), _user_frame(market, log)
         known = known_contents(market)
         events = market.events
@@ -125,9 +125,9 @@ class Preparation:
             "classes": {name: _learn_classes(frames[name], CLASSES[name]) for name in CLASSES},
             "events": _learn_event_scales(market),
             "phrases": Vocabulary.learn(_phrases(titles), min_count=4).words,
-            "company": _learn_company(market),
+            "company": company,
             "log": log,
-            "has": _modalities(market),
+            "has": _modalities(market, company),
         }
         return cls(state)
 
@@ -294,7 +294,7 @@ class Preparation:
         return np.column_stack([numbers, *codes]).astype(np.float32)
 
     def _histories(self, market):
-        """The last T events of each user, oldest first, padded in front: (U, T, 9) float32, action 0 where there is none."""
+        """The last T events of each user, oldest first, padded in front with action 0: (U, T, 9)."""
         state, users, events = self.state, market.users, market.events
         T = state["history_length"]
         out = np.zeros((len(users), T, len(EVENT_FIELDS)), dtype=np.float32)
@@ -336,8 +336,8 @@ class Preparation:
             coded(category, "category"), coded(product.get("brand"), "brand"),
             words[:, 0], words[:, 1],
             self._company.get_indexer(events["product_id"].astype(object)) + 1 if "product_id" in events else nothing,
-            scaled(product["price"].to_numpy(float), "price") if "price" in product else nothing,
-            scaled(events["dwell_seconds"].to_numpy(float), "dwell") if "dwell_seconds" in events else nothing,
+            scaled(product.get("price"), "price"),
+            scaled(events.get("dwell_seconds"), "dwell"),
             np.log1p(days_back) / 3,
         ])  # fmt: skip
 
@@ -373,7 +373,7 @@ def _content_frame(market):
 
 
 def _user_frame(market, log):
-    """Users with how often they act: logarithms of events and of impressions per day, NaN for users who are new."""
+    """Users with how often they act: logarithms of events and of impressions per day."""
     frame = market.users.reset_index(drop=True)
     if market.events is not None and len(market.events):
         by = market.events.groupby("user_id")["time"].agg(["size", "min"])
@@ -382,7 +382,9 @@ def _user_frame(market, log):
             event_rate=frame["user_id"].map(np.log((by["size"] + 1) / (days + 2))).astype(float)
         )
     rates = pd.Series(log["rates"], index=pd.Index(log["users"], dtype=object), dtype=float)
-    return frame.assign(impression_rate=frame["user_id"].astype(object).map(rates).astype(float))
+    # a user who is new counts as usual: a mark of novelty would never be seen in training
+    rate = frame["user_id"].astype(object).map(rates).astype(float).fillna(rates.mean())
+    return frame.assign(impression_rate=rate)
 
 
 def _learn_log(market):
@@ -514,7 +516,7 @@ def _learn_event_scales(market):
     return learned
 
 
-def _modalities(market):
+def _modalities(market, company):
     has = {
         "cover": market.covers is not None,
         "title": "title" in market.contents,

@@ -105,7 +105,9 @@ class MultimodalVAE(keras.Model):
 
     def _opinions(self, inputs, training=False):
         pairs = [expert.encode(inputs[name], training=training) for name, expert in self.experts.items()]
-        return ops.stack([mean for mean, _ in pairs], axis=1), ops.stack([log_var for _, log_var in pairs], axis=1)
+        return ops.stack([mean for mean, _ in pairs], axis=1), ops.stack(
+            [log_var for _, log_var in pairs], axis=1
+        )
 
     def encode(self, inputs, training=False):
         """Posterior of z given all modalities that are there: ``Latent(mean, log_var)``, each (B, L)."""
@@ -117,18 +119,15 @@ class MultimodalVAE(keras.Model):
         return {name: expert.decode(z, training=training) for name, expert in self.experts.items()}
 
     def build(self, input_shape):
-        """Nothing is left to build here: the experts build themselves at the first call."""
+        """Build every expert from the shapes of the inputs."""
+        for name, expert in self.experts.items():
+            if not expert.built:
+                expert.build(input_shape[name])
+        self.sampling.built = True
+        self.built = True
 
     def call(self, inputs, training=False):
-        latent = self.encode(inputs, training=training)
-        if not self.built_parts:
-            for name, expert in self.experts.items():
-                expert(inputs[name])
-        return latent
-
-    @property
-    def built_parts(self):
-        return all(expert.built for expert in self.parts)
+        return self.encode(inputs, training=training)
 
     def nll(self, inputs, z, training=False):
         """Negative log-likelihood of each modality given z, 0 where it is missing: dict of (B,), in nats."""
@@ -152,7 +151,9 @@ class MultimodalVAE(keras.Model):
         z = self.sampling([latent.mean, latent.log_var], training=training)
         parts = self.nll({**x, "present": present}, z, training=training)
         kl = losses.kl_standard_normal(latent.mean, latent.log_var)
-        loss = self.beta * kl + sum(self.weights_by_name.get(name, 1.0) * value for name, value in parts.items())
+        loss = self.beta * kl + sum(
+            self.weights_by_name.get(name, 1.0) * value for name, value in parts.items()
+        )
         weight = ops.ones_like(kl) if sample_weight is None else ops.cast(sample_weight, kl.dtype)
         for name, value in {"loss": loss, "kl": kl, **parts}.items():
             self.trackers[name].update_state(value, sample_weight=weight)

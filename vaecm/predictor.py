@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pandas as pd
 from scipy.special import expit
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from vaecm.effects import EffectNetwork
 from vaecm.market import checked_folder, new_folder
@@ -73,12 +73,12 @@ class ModelConfig:
     company_weight: float = 20.0
     modality_dropout: float = 0.5
     vae_steps: int = 1_500
-    match_dim: int = 24
-    hidden: tuple = (64, 32)
+    match_dim: int = 8
+    hidden: tuple = (32,)
     dropout: float = 0.2
     prior: float = 0.05
-    phrase_prior: float = 0.1
-    penalty: float = 1e-4
+    phrase_prior: float = 0.15
+    penalty: float = 1e-3
     epochs: int = 12
     batch_size: int = 1_024
     learning_rate: float = 2e-3
@@ -89,7 +89,8 @@ class ModelConfig:
     def __post_init__(self):
         rules = {
             "latent_dim": (1, 512), "beta": (0, 100), "modality_dropout": (0, 0.95), "vae_steps": (1, 10**6),
-            "match_dim": (1, 1024), "dropout": (0, 0.95), "penalty": (0, 1), "prior": (1e-4, 100), "phrase_prior": (1e-4, 100), "company_weight": (0, 1e4), "epochs": (1, 1000), "batch_size": (1, 10**6),
+            "match_dim": (1, 1024), "dropout": (0, 0.95), "penalty": (0, 1), "prior": (1e-4, 100),
+            "phrase_prior": (1e-4, 100), "company_weight": (0, 1e4), "epochs": (1, 1000), "batch_size": (1, 10**6),
             "learning_rate": (1e-6, 1), "ensemble": (1, 100), "history_length": (1, 1000), "title_length": (1, 1000),
         }  # fmt: skip
         problems = []
@@ -98,7 +99,9 @@ class ModelConfig:
             whole = isinstance(type(self).__dataclass_fields__[name].default, int)
             kind = (int, np.integer) if whole else (int, float, np.integer, np.floating)
             if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-                problems.append(f"{name} must be {'a whole number' if whole else 'a number'} from {low:g} to {high:g}, got {value!r}")
+                problems.append(
+                    f"{name} must be {'a whole number' if whole else 'a number'} from {low:g} to {high:g}, got {value!r}"
+                )
         if not self.hidden or not all(isinstance(units, int) and units > 0 for units in self.hidden):
             problems.append(f"hidden must be a tuple of positive whole numbers, got {self.hidden!r}")
         if problems:
@@ -155,10 +158,15 @@ class EffectPredictor:
             train, validation, _ = split_by_time(train, (0.9, 0.1, 0.0))
         keras.utils.set_random_seed(self.seed)
         config = self.config
-        with tqdm(total=2 * config.vae_steps + config.ensemble * config.epochs * 50, disable=not verbose) as bar:
+        with tqdm(
+            total=2 * config.vae_steps + config.ensemble * config.epochs * 50, disable=not verbose
+        ) as bar:
             representation = Representation.fit(train, config, self.seed, bar)
             parts = representation.inputs(train), representation.inputs(validation)
-            networks = [_fit_network(config, representation, *parts, self.seed + 100 * (k + 1), bar) for k in range(config.ensemble)]
+            networks = [
+                _fit_network(config, representation, *parts, self.seed + 100 * (k + 1), bar)
+                for k in range(config.ensemble)
+            ]
         self.representation, self.networks = representation, networks
         return self
 
@@ -178,8 +186,8 @@ class EffectPredictor:
         Returns
         -------
         DataFrame
-            Indexed by impression_id: ctr, cvr, ctcvr (probabilities) and sales (yuan per impression); with draws also
-            ctr_low and ctr_high.
+            Indexed by impression_id: ctr, cvr, ctcvr (probabilities) and sales (yuan per impression), NaN for an
+            effect that training did not know; with draws also ctr_low and ctr_high.
         """
         self._need_fit()
         market.check(targets=False)
@@ -191,20 +199,29 @@ class EffectPredictor:
         bounds = np.empty((len(market.impressions), 2)) if draws else None
         for start in range(0, len(effects), CHUNK):
             rows = slice(start, min(start + CHUNK, len(effects)))
-            each = np.stack([_effects(network, inputs.rows(rows)) for inputs in versions for network in self.networks])
+            each = np.stack(
+                [_effects(network, inputs.rows(rows)) for inputs in versions for network in self.networks]
+            )
             effects[rows] = each.mean(axis=0)
             if draws:
                 bounds[rows] = np.quantile(each[:, :, 0], [(1 - level) / 2, (1 + level) / 2], axis=0).T
         ctr, ctcvr = effects[:, 0], effects[:, 2]
         columns = {"ctr": ctr, "cvr": ctcvr / ctr, "ctcvr": ctcvr, "sales": effects[:, 3]}
+        for name, target in (("cvr", "converted"), ("ctcvr", "converted"), ("sales", "sales")):
+            if not representation.preparation.state["has"][target]:
+                columns[name] = np.full(len(effects), np.nan)
         if draws:
             columns |= {"ctr_low": bounds[:, 0], "ctr_high": bounds[:, 1]}
-        return pd.DataFrame(columns, index=pd.Index(market.impressions["impression_id"], name="impression_id"))
+        return pd.DataFrame(
+            columns, index=pd.Index(market.impressions["impression_id"], name="impression_id")
+        )
 
     def content_latents(self, market):
         """Posterior of each content's z: means ``z0..``, then standard deviations ``sd0..``, indexed by content_id."""
         self._need_fit()
-        return _latent_frame(self.representation.content_latents(market), market.contents["content_id"], "content_id")
+        return _latent_frame(
+            self.representation.content_latents(market), market.contents["content_id"], "content_id"
+        )
 
     def user_latents(self, market):
         """Posterior of each user's z: means ``z0..``, then standard deviations ``sd0..``, indexed by user_id."""
@@ -245,15 +262,18 @@ class EffectPredictor:
 
     def _need_fit(self):
         if self.networks is None:
-            raise RuntimeError("this EffectPredictor is not fitted: call fit(train) or EffectPredictor.load(folder) first")
+            raise RuntimeError(
+                "this EffectPredictor is not fitted: call fit(train) or EffectPredictor.load(folder) first"
+            )
 
 
 def _network(config, representation, rates, n, seed):
-    _, phrases = representation.sizes()
-    penalties = config.penalty, 0.5 / (n * config.prior**2), 0.5 / (n * config.phrase_prior**2)
+    precision = 0.5 / (n * (config.prior * representation.priors()) ** 2)
+    phrases = len(representation.preparation.phrases), 0.5 / (n * config.phrase_prior**2)
     return EffectNetwork(
-        config.match_dim, config.hidden, config.dropout, penalties, phrases, representation.crossed(), rates, seed
-    )
+        config.match_dim, config.hidden, config.dropout, config.penalty, precision.tolist(), phrases,
+        representation.crossed(), rates, seed,
+    )  # fmt: skip
 
 
 def _fit_network(config, representation, train, valid, seed, bar):
@@ -266,7 +286,9 @@ def _fit_network(config, representation, train, valid, seed, bar):
     best = keras.callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
     data = Batches(train, config.batch_size, seed), Batches(valid, 8_192)
     bar.set_description(f"effects {seed // 100}")
-    network.fit(data[0], validation_data=data[1], epochs=config.epochs, callbacks=[best, Progress(bar, 50)], verbose=0)
+    network.fit(
+        data[0], validation_data=data[1], epochs=config.epochs, callbacks=[best, Progress(bar, 50)], verbose=0
+    )
     return network
 
 
@@ -280,4 +302,6 @@ def _effects(network, inputs):
 def _latent_frame(latent, ids, name):
     mean, log_var = latent
     columns = [f"z{i}" for i in range(mean.shape[1])] + [f"sd{i}" for i in range(mean.shape[1])]
-    return pd.DataFrame(np.hstack([mean, np.exp(log_var / 2)]), columns=columns, index=pd.Index(ids, name=name))
+    return pd.DataFrame(
+        np.hstack([mean, np.exp(log_var / 2)]), columns=columns, index=pd.Index(ids, name=name)
+    )

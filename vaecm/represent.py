@@ -15,6 +15,7 @@ from vaecm.features import CONTENT_MODALITIES, USER_MODALITIES, Preparation, kno
 from vaecm.multimodal import MultimodalVAE
 
 VAE_BATCH = 128
+SCALED = ("content", "user", "pair", "context")
 NO_LATENT = np.zeros((1, 0), np.float32)
 
 
@@ -51,11 +52,21 @@ class Representation:
     def fit(cls, train, config, seed, bar):
         """Learn vocabulary, scales and both VAEs from what the training market may know; no label is read."""
         self = cls(config, Preparation.fit(train, config.title_length, config.history_length))
-        contents, users, known = self.preparation.contents(train), self.preparation.users(train), known_contents(train)
+        contents, users, known = (
+            self.preparation.contents(train),
+            self.preparation.users(train),
+            known_contents(train),
+        )
         self.content_vae = _fit_vae(self._vae("content", seed), contents, known, config, bar, "content VAE")
-        self.user_vae = _fit_vae(self._vae("user", seed + 1), users, np.ones(len(train.users), bool), config, bar, "user VAE")
-        content, user, _ = self._tables(train, None)
-        for name, table in (("content", content[known]), ("user", user)):
+        self.user_vae = _fit_vae(
+            self._vae("user", seed + 1), users, np.ones(len(train.users), bool), config, bar, "user VAE"
+        )
+        content, user, pair = self._tables(train, None)
+        some = np.sort(np.random.default_rng(seed).permutation(len(train.impressions))[:50_000])
+        at = [rows[some] for rows in rows_of(train)]
+        tables = {"content": content[known], "user": user, "pair": pair.rows(*at)}
+        tables["context"] = self.preparation.context(train)[some]
+        for name, table in tables.items():
             self.scales[name] = [table.mean(axis=0), np.maximum(table.std(axis=0), 0.05)]
         return self
 
@@ -70,32 +81,55 @@ class Representation:
     def inputs(self, market, rng=None):
         """What the effect network reads of each impression; with `rng`, latents are drawn from their posteriors."""
         content, user, pair = self._tables(market, rng)
-        scaled = [np.clip((table - mean) / scale, -5, 5) for table, (mean, scale) in
-                  ((content, self.scales["content"]), (user, self.scales["user"]))]  # fmt: skip
-        rows = rows_of(market)
+        tables = {"content": content, "user": user, "context": self.preparation.context(market)}
+        scaled = {name: _scaled(table, self.scales[name]) for name, table in tables.items()}
         return Inputs(
-            *[table.astype(np.float32) for table in scaled], self.preparation.title_phrases(market), pair,
-            self.preparation.context(market), *rows, _targets(market),
+            scaled["content"], scaled["user"], self.preparation.title_phrases(market), pair, self.scales["pair"],
+            scaled["context"], *rows_of(market), _targets(market),
         )  # fmt: skip
 
     def sizes(self):
-        """Widths of what the effect network reads, and how many phrases there are."""
+        """Widths of what the effect network reads."""
         D = self.preparation.company_table().shape[1]
-        widths = {"content": len(self.scales["content"][0]), "user": len(self.scales["user"][0]), "pair": 3 * D + 4}
-        widths |= {"context": self.preparation.context_width(), "log_price": 1}
-        return widths, len(self.preparation.phrases)
+        widths = {"content": len(self.scales["content"][0]), "user": len(self.scales["user"][0])}
+        return widths | {"pair": 3 * D + 4, "context": self.preparation.context_width(), "log_price": 1}
 
     def crossed(self):
-        """Which columns are crossed: of the content's table numbers and the first class, of the user's the plain ones."""
-        numbers, sizes = self.preparation.n_numbers("contents"), self.preparation.class_sizes("contents")
-        first = self.sizes()[0]["content"] - 2 * numbers - sum(sizes)
-        plain_user = 2 * self.preparation.n_numbers("users") + sum(self.preparation.class_sizes("users"))
-        context = len(self.preparation.state["scales"]["context"]) + 4
-        return first, first + 2 * numbers + sum(sizes[:1]), plain_user, context
+        """First and last column of what the linear path crosses: numbers, first class, hours, classes of users."""
+        preparation, widths = self.preparation, self.sizes()
+        numbers, sizes = preparation.n_numbers("contents"), preparation.class_sizes("contents")
+        first = widths["content"] - 2 * numbers - sum(sizes)
+        clock = len(preparation.state["scales"]["context"])
+        return {
+            "numbers": (first, first + numbers),
+            "classes": (first + 2 * numbers, first + 2 * numbers + sum(sizes[:1])),
+            "hours": (clock, clock + 4),
+            "users": (widths["user"] - sum(preparation.class_sizes("users")), widths["user"]),
+        }
+
+    def priors(self):
+        """How large the linear path's weights are expected to be, relative to `ModelConfig.prior`: one number a column.
+
+        Columns that people chose to write down count double, what has many columns (brands, squares, products) half.
+        """
+        widths, crossed = self.sizes(), self.crossed()
+        width = {name: stop - start for name, (start, stop) in crossed.items()}
+        content, user = np.ones(widths["content"]), np.ones(widths["user"])
+        L, sizes = self.latent_dim, self.preparation.class_sizes("contents")
+        content[L : 2 * L] = 0.5  # squares of z
+        content[slice(*crossed["numbers"])] = 2.0
+        content[crossed["numbers"][1] : crossed["classes"][0]] = 0.5  # what is missing
+        content[crossed["classes"][0] :] = 2.0
+        if len(sizes) > 2:
+            content[-sizes[2] :] = 0.4
+        numbers = self.preparation.n_numbers("users")
+        user[crossed["users"][0] - 2 * numbers : crossed["users"][0] - numbers] = 2.0
+        many = np.full(width["users"] * (width["numbers"] + width["classes"] + width["hours"]), 0.5)
+        return np.concatenate([content, user, np.ones(widths["pair"]), np.full(widths["context"], 2.0), many])
 
     def example(self):
         """One made-up row of what the effect network reads, to build it with."""
-        rows = {name: np.zeros((1, width), np.float32) for name, width in self.sizes()[0].items()}
+        rows = {name: np.zeros((1, width), np.float32) for name, width in self.sizes().items()}
         return {**rows, "phrases": np.zeros((1, self.preparation.state["title_length"]), np.int32)}
 
     @property
@@ -115,7 +149,6 @@ class Representation:
             "history": lambda: HistoryExpert(L, preparation.event_sizes(), D), "profile": lambda: TableExpert(L, *sizes),
         }  # fmt: skip
         has = {**has, "attributes": any(sizes[1]) or sizes[0] > 0, "profile": any(sizes[1]) or sizes[0] > 0}
-        has["company"] = has["company"] and D > 0
         names = CONTENT_MODALITIES if which == "content" else USER_MODALITIES
         experts = {name: makers[name]() for name in names if has[name]}
         if not set(experts) - {"company"}:
@@ -138,10 +171,16 @@ class Representation:
         user_z = _draw(_encode(self.user_vae, users, len(market.users)), rng)
         company, told = np.nan_to_num(contents["company"]), self._told(contents, rng)
         browsed, summary = self._browsed(market, users["history"])
-        content = np.hstack([content_z, company, told, preparation.plain(contents["attributes"], "contents")])
+        content = np.hstack(
+            [content_z, content_z**2, company, told, preparation.plain(contents["attributes"], "contents")]
+        )
         user = np.hstack([user_z, browsed, summary, preparation.plain(users["profile"], "users")])
-        codes = np.column_stack([preparation.codes(contents["attributes"], name) for name in ("category", "brand")])
-        pair = Pair(company, told, browsed, codes, preparation.shares(users["history"]), preparation.log_price(market))
+        codes = np.column_stack(
+            [preparation.codes(contents["attributes"], name) for name in ("category", "brand")]
+        )
+        pair = Pair(
+            company, told, browsed, codes, preparation.shares(users["history"]), preparation.log_price(market)
+        )
         return content, user, pair
 
     def _told(self, contents, rng):
@@ -178,7 +217,11 @@ class Representation:
     def write(self, path):
         """Write everything that was learned into a folder."""
         (path / "preparation.json").write_text(json.dumps(self.preparation.state))
-        arrays = {f"{name}_{part}": value for name, pair in self.scales.items() for part, value in zip(("mean", "scale"), pair)}
+        arrays = {
+            f"{name}_{part}": value
+            for name, pair in self.scales.items()
+            for part, value in zip(("mean", "scale"), pair, strict=True)
+        }
         np.savez(path / "scales.npz", **arrays)
         for name, vae in (("content", self.content_vae), ("user", self.user_vae)):
             if vae is not None:
@@ -189,7 +232,7 @@ class Representation:
         """Read what `write` wrote."""
         self = cls(config, Preparation(json.loads((path / "preparation.json").read_text())))
         with np.load(path / "scales.npz") as arrays:
-            self.scales = {name: [arrays[f"{name}_mean"], arrays[f"{name}_scale"]] for name in ("content", "user")}
+            self.scales = {name: [arrays[f"{name}_mean"], arrays[f"{name}_scale"]] for name in SCALED}
         for name in ("content", "user"):
             vae = self._vae(name, 0)
             if vae is not None:
@@ -225,6 +268,7 @@ class Inputs:
     user_table: np.ndarray
     phrases: np.ndarray
     pair: Pair
+    pair_scale: list  # mean and standard deviation of its columns
     context: np.ndarray
     content: np.ndarray
     user: np.ndarray
@@ -237,10 +281,13 @@ class Inputs:
         """The effect network's inputs for some impressions."""
         content, user = self.content[rows], self.user[rows]
         return {
-            "content": self.content_table[content], "user": self.user_table[user],
-            "pair": self.pair.rows(content, user), "context": self.context[rows], "phrases": self.phrases[content],
+            "content": self.content_table[content],
+            "user": self.user_table[user],
+            "pair": _scaled(self.pair.rows(content, user), self.pair_scale),
+            "context": self.context[rows],
+            "phrases": self.phrases[content],
             "log_price": self.pair.log_price[content][:, None],
-        }  # fmt: skip
+        }
 
     def rates(self):
         """Click rate, conversion rate per click, and mean of log(sales / price), kept away from 0 and 1."""
@@ -248,7 +295,11 @@ class Inputs:
         clicks, orders = np.nansum(clicked), np.nansum(converted)
         sold = np.nan_to_num(sales) > 0
         value = np.log(sales[sold]) - self.pair.log_price[self.content[sold]]
-        return (clicks + 1) / (len(self) + 20), (orders + 1) / (clicks + 10), float(value.mean()) if sold.any() else 0.0
+        return (
+            (clicks + 1) / (len(self) + 20),
+            (orders + 1) / (clicks + 10),
+            float(value.mean()) if sold.any() else 0.0,
+        )
 
 
 class Batches(keras.utils.PyDataset):
@@ -297,6 +348,11 @@ def _choose(vae, arrays):
     return {**{name: arrays[name] for name in vae.experts}, "present": arrays["present"][:, columns]}
 
 
+def _scaled(table, scale):
+    mean, deviation = scale
+    return np.clip((table - mean) / deviation, -5, 5).astype(np.float32)
+
+
 def _encode(vae, arrays, n):
     if vae is None or n == 0:
         return np.zeros((n, 0), np.float32), np.zeros((n, 0), np.float32)
@@ -306,10 +362,16 @@ def _encode(vae, arrays, n):
 
 def _draw(latent, rng):
     mean, log_var = latent
-    return mean if rng is None else mean + np.exp(log_var / 2) * rng.standard_normal(mean.shape, dtype=np.float32)
+    return (
+        mean
+        if rng is None
+        else mean + np.exp(log_var / 2) * rng.standard_normal(mean.shape, dtype=np.float32)
+    )
 
 
 def _targets(market):
     columns = [market.impressions.get(name) for name in ("clicked", "converted", "sales")]
     empty = np.full(len(market.impressions), np.nan)
-    return np.column_stack([empty if c is None else c.to_numpy(float, na_value=np.nan) for c in columns]).astype(np.float32)
+    return np.column_stack(
+        [empty if c is None else c.to_numpy(float, na_value=np.nan) for c in columns]
+    ).astype(np.float32)

@@ -170,7 +170,7 @@ def additivity_error(table):
 
 
 def importance(table):
-    """Mean size of each group's attributions, largest first: mean |log-odds|, as a Series."""
+    """Mean size of each group's attributions, largest first: mean size in log-odds, as a Series."""
     return parts(table).abs().mean().sort_values(ascending=False)
 
 
@@ -281,7 +281,7 @@ def tree_rows(model, rows, groups=None):
 
 
 def tree_interactions(model, rows, groups=None):
-    """Mean |interaction| of each pair of groups in a tree ensemble: a (G, G) DataFrame.
+    """Mean size of the interaction of each pair of groups in a tree ensemble: a (G, G) DataFrame.
 
     By `shap.TreeExplainer`; off the diagonal stand interactions, on it main effects, in log-odds.
     """
@@ -791,7 +791,7 @@ def true_parts(market, groups=None, prefix="click_"):
     groups : dict of str to tuple of str, optional
         Terms by group, without prefix; `CLICK_TERMS` where it is not given.
     prefix : str
-        click_ or convert_.
+        ``click_`` or ``convert_``.
     """
     if market.truth is None:
         raise ValueError("this market has no truth: only a simulated one has")

@@ -3,7 +3,7 @@
 Each back end trains in a process of its own, because Keras chooses it at import. All start from the same
 weights and see the same pictures in the same order; they differ in their random numbers and in rounding.
 
-``python -m benchmarks.backends --epochs 3 --train 20000``
+``python -m benchmarks.backends --epochs 3 --train 4000``
 """
 
 import argparse
@@ -33,7 +33,7 @@ def train(args):
     fashion = load_fashion_mnist()
     x, test = (
         p[..., None].astype("float32") / 255
-        for p in (fashion.train_images[: args.train], fashion.test_images)
+        for p in (fashion.train_images[: args.train], fashion.test_images[: args.test])
     )
     vae = ConvVAE(latent_dim=2)
     rng = np.random.default_rng(args.seed)
@@ -65,7 +65,8 @@ def _start(rng, weight):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--train", type=int, default=20_000, help="pictures to train on")
+    parser.add_argument("--train", type=int, default=4_000, help="pictures to train on")
+    parser.add_argument("--test", type=int, default=2_000, help="pictures to test on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--here", action="store_true", help="train in this process and print the row")
     args = parser.parse_args()
@@ -79,7 +80,7 @@ def main():
             continue
         environment = os.environ | {"KERAS_BACKEND": name, "TF_CPP_MIN_LOG_LEVEL": "3"}
         command = [sys.executable, "-m", "benchmarks.backends", "--here"]
-        command += [f"--{key}={getattr(args, key)}" for key in ("epochs", "train", "seed")]
+        command += [f"--{key}={getattr(args, key)}" for key in ("epochs", "train", "test", "seed")]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")

@@ -170,7 +170,7 @@ def additivity_error(table):
 
 
 def importance(table):
-    """Mean size of each group's attributions, largest first: mean |log-odds|, as a Series."""
+    """Mean size of each group's attributions, largest first: mean size in log-odds, as a Series."""
     return parts(table).abs().mean().sort_values(ascending=False)
 
 
@@ -281,7 +281,7 @@ def tree_rows(model, rows, groups=None):
 
 
 def tree_interactions(model, rows, groups=None):
-    """Mean |interaction| of each pair of groups in a tree ensemble: a (G, G) DataFrame.
+    """Mean size of the interaction of each pair of groups in a tree ensemble: a (G, G) DataFrame.
 
     By `shap.TreeExplainer`; off the diagonal stand interactions, on it main effects, in log-odds.
     """
@@ -791,7 +791,7 @@ def true_parts(market, groups=None, prefix="click_"):
     groups : dict of str to tuple of str, optional
         Terms by group, without prefix; `CLICK_TERMS` where it is not given.
     prefix : str
-        click_ or convert_.
+        ``click_`` or ``convert_``.
     """
     if market.truth is None:
         raise ValueError("this market has no truth: only a simulated one has")
@@ -956,7 +956,7 @@ def _story(effects, least=0.02):
 
 def _bars(effects):
     """A bar chart as SVG, blue to the right for help, orange to the left for harm."""
-    top, middle, reach = max(effects.abs().max(), 1e-9), 420, 200
+    top, middle, reach = max(effects.abs().max(), 1e-9), 470, 180
     lines = []
     for k, (name, value) in enumerate(effects.items()):
         width, y = reach * abs(value) / top, 30 * k + 10
@@ -971,7 +971,7 @@ def _bars(effects):
     height = 30 * len(effects) + 14
     said = "; ".join(f"{WORDS.get(name, name)} {value:+.2f}" for name, value in effects.items())
     return (
-        f'<svg role="img" viewBox="0 0 700 {height}" width="100%" style="max-width:700px;background:#ffffff" '
+        f'<svg role="img" viewBox="0 0 720 {height}" width="100%" style="max-width:720px;background:#ffffff" '
         f'font-family="sans-serif" font-size="13" fill="#000000"><title>What moves the prediction, in '
         f"log-odds: {escape(said)}</title>"
         f'<line x1="{middle}" x2="{middle}" y1="0" y2="{height}" stroke="#767676"/>'

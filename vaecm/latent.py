@@ -17,6 +17,7 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 # --- how much of the space is used
 
@@ -245,7 +246,7 @@ def cluster_scores(z, classes=None, k=10, repeats=5, share=0.8, sample=2_000, se
     cloud = rng.multivariate_normal(z.mean(axis=0), np.cov(z.T).reshape(z.shape[1], -1), size=len(z))
     rows = {}
     for name, method in clusterers(k, seed, min_cluster_size).items():
-        labels, null = clone(method).fit_predict(z), clone(method).fit_predict(cloud)
+        labels, null = _groups(method, z), _groups(method, cloud)
         again = _stability(z, method, repeats, share, rng)
         rows[name] = {
             "groups": len(set(labels) - {-1}), "noise": np.mean(labels == -1),
@@ -258,12 +259,18 @@ def cluster_scores(z, classes=None, k=10, repeats=5, share=0.8, sample=2_000, se
     return pd.DataFrame(rows).T.astype({"groups": int})
 
 
+def _groups(method, z):
+    """Labels of the rows by a fresh copy of a method, on one thread: many small fits only wait for others."""
+    with threadpool_limits(1):
+        return clone(method).fit_predict(z)
+
+
 def _stability(z, method, repeats, share, rng):
     """Adjusted Rand index of two clusterings of overlapping draws, on the rows in both, for each repeat."""
     scores = []
     for _ in range(repeats):
         draws = [rng.permutation(len(z))[: int(share * len(z))] for _ in range(2)]
-        found = [pd.Series(clone(method).fit_predict(z[rows]), index=rows) for rows in draws]
+        found = [pd.Series(_groups(method, z[rows]), index=rows) for rows in draws]
         both = found[0].index.intersection(found[1].index)
         scores.append(adjusted_rand_score(found[0][both], found[1][both]))
     return scores

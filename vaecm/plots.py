@@ -373,7 +373,8 @@ def waterfall(
         )  # fmt: skip
         ax.plot([end, end], [k - 0.3, min(k + 1.3, len(names) - 0.7)], color=GREY, linewidth=0.8)
     ax.axvline(base, color=GREY, linestyle="--", linewidth=1)
-    ax.margins(x=0.15)
+    ax.use_sticky_edges = False
+    ax.margins(x=0.12)
     ax.set_yticks(y, names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     return _finish(ax, title, xlabel, None, None)
@@ -437,7 +438,8 @@ def paired_bars(ax, names, series, title=None, xlabel="value"):
     ax.axvline(0, color=GREY, linewidth=1)
     ax.set_yticks(np.arange(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.legend(frameon=False, fontsize="small")
+    if len(series) > 1:
+        ax.legend(frameon=False, fontsize="small")
     return _finish(ax, title, xlabel, None, None)
 
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import r2_score
 
 from vaecm import latent
 
@@ -164,3 +165,81 @@ def test_paired_difference_is_narrower_than_two_intervals():
     wilson = [stats.binomtest(int(c.sum()), len(c)).proportion_ci(method="wilson") for c in (first, second)]
     assert high - low < sum(ci.high - ci.low for ci in wilson) / 2
     assert low < mean < high
+
+
+# --- how much of known factors it explains
+
+
+def test_explained_share_is_the_r2_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    y, guess = rng.normal(size=(200, 1)), rng.normal(size=(200, 1))
+    assert latent.explained_share(y, guess).r2 == pytest.approx(r2_score(y, guess))
+    assert latent.explained_share(y[:, 0], guess[:, 0]) == latent.explained_share(y, guess)
+
+
+def test_explained_share_of_several_columns_pools_their_variance():
+    y = np.random.default_rng(0).normal(size=(300, 2)) * [1.0, 3.0]
+    guess = np.column_stack([np.full(300, y[:, 0].mean()), y[:, 1]])  # nothing of the first, all of the second
+    expected = y[:, 1].var() / y.var(axis=0).sum()
+    assert latent.explained_share(y, guess).r2 == pytest.approx(expected)
+
+
+def test_the_interval_covers_the_share_of_the_population():
+    hits = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        z = rng.normal(size=(300, 1))
+        share = latent.explained_share(z + rng.normal(size=z.shape), z, draws=200, seed=seed)
+        hits += share.low <= 0.5 <= share.high
+    assert stats.binomtest(hits, 60, 0.93).pvalue > 0.001
+
+
+def test_the_difference_of_shares_is_paired():
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(400, 2))
+    good, bad = y + 0.3 * rng.normal(size=y.shape), y + 0.4 * rng.normal(size=y.shape)
+    alone, difference = latent.explained_share(y, good), latent.explained_share(y, good, bad)
+    assert difference.r2 == pytest.approx(alone.r2 - latent.explained_share(y, bad).r2)
+    assert 0 < difference.low < difference.r2 < difference.high
+    assert latent.explained_share(y, good, good) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("y", "guess", "message"),
+    [
+        (np.zeros((5, 2)), np.zeros((5, 1)), r"factors' shape \(5, 2\), got \(5, 1\)"),
+        (np.ones(5), np.ones(5), "do not vary"),
+    ],
+)
+def test_explained_share_refuses_what_has_no_share(y, guess, message):
+    with pytest.raises(ValueError, match=message):
+        latent.explained_share(y, guess)
+
+
+def test_held_out_predictions_find_what_is_there_and_nothing_else():
+    rng = np.random.default_rng(0)
+    z, noise = rng.normal(size=(500, 40)), rng.normal(size=(500, 1))
+    factors = {"linear": z[:, :2] @ [[1.0, 0.5], [0.0, 2.0]] - 3, "noise": noise}
+    table = latent.explained_table(z, factors)
+    assert table.loc["linear", "r2"] > 0.999
+    assert table.loc["noise", "high"] < 0.05  # in sample, 40 columns would explain 0.08 of anything
+
+
+def test_explained_table_scores_the_rows_it_is_asked_for():
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=(600, 2))
+    known = np.arange(600) < 300
+    y = np.where(known, z[:, 0], z[:, 0] + 2 * rng.normal(size=600))
+    first, second = (latent.explained_table(z, {"y": y}, rows=rows).loc["y", "r2"] for rows in (known, ~known))
+    assert first > 0.9
+    assert second == pytest.approx(0.2, abs=0.1)
+
+
+def test_nearest_never_gives_the_row_itself():
+    z, classes = blobs(n=120)
+    rows = np.arange(0, 120, 7)
+    found = latent.nearest(z, rows, k=4)
+    assert (found != rows[:, None]).all()
+    assert (classes[found] == classes[rows][:, None]).all()
+    distance = np.linalg.norm(z[found] - z[rows][:, None], axis=2)
+    assert (np.diff(distance, axis=1) >= 0).all()

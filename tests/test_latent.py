@@ -179,7 +179,9 @@ def test_explained_share_is_the_r2_of_scikit_learn():
 
 def test_explained_share_of_several_columns_pools_their_variance():
     y = np.random.default_rng(0).normal(size=(300, 2)) * [1.0, 3.0]
-    guess = np.column_stack([np.full(300, y[:, 0].mean()), y[:, 1]])  # nothing of the first, all of the second
+    guess = np.column_stack(
+        [np.full(300, y[:, 0].mean()), y[:, 1]]
+    )  # nothing of the first, all of the second
     expected = y[:, 1].var() / y.var(axis=0).sum()
     assert latent.explained_share(y, guess).r2 == pytest.approx(expected)
 
@@ -230,7 +232,9 @@ def test_explained_table_scores_the_rows_it_is_asked_for():
     z = rng.normal(size=(600, 2))
     known = np.arange(600) < 300
     y = np.where(known, z[:, 0], z[:, 0] + 2 * rng.normal(size=600))
-    first, second = (latent.explained_table(z, {"y": y}, rows=rows).loc["y", "r2"] for rows in (known, ~known))
+    first, second = (
+        latent.explained_table(z, {"y": y}, rows=rows).loc["y", "r2"] for rows in (known, ~known)
+    )
     assert first > 0.9
     assert second == pytest.approx(0.2, abs=0.1)
 

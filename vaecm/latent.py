@@ -419,12 +419,13 @@ def explained_share(factors, predicted, other=None, draws=500, seed=0):
     missed = [((y - g) ** 2).sum(axis=1) for g in guesses]  # (B,) each
     total = ((y - y.mean(axis=0)) ** 2).sum()
     rows = np.random.default_rng(seed).integers(len(y), size=(draws, len(y)))
-    centred = np.stack([((y[r] - y[r].mean(axis=0)) ** 2).sum() for r in rows])
+    centred = np.array([((y[r] - y[r].mean(axis=0)) ** 2).sum() for r in rows])
+    centred[centred == 0] = np.nan  # a draw of equal rows has nothing to explain
     value, drawn = 1 - missed[0].sum() / total, 1 - missed[0][rows].sum(axis=1) / centred
     if other is not None:
         value = value - (1 - missed[1].sum() / total)
         drawn = drawn - (1 - missed[1][rows].sum(axis=1) / centred)
-    return Share(float(value), *np.quantile(drawn, [0.025, 0.975]).tolist())
+    return Share(float(value), *np.nanquantile(drawn, [0.025, 0.975]).tolist())
 
 
 def explained_table(z, factors, rows=None, folds=5, seed=0):

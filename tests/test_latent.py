@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import r2_score
+from sklearn.tree import DecisionTreeRegressor
 
 from vaecm import latent
 
@@ -247,3 +248,11 @@ def test_nearest_never_gives_the_row_itself():
     assert (classes[found] == classes[rows][:, None]).all()
     distance = np.linalg.norm(z[found] - z[rows][:, None], axis=2)
     assert (np.diff(distance, axis=1) >= 0).all()
+
+
+def test_another_reader_finds_what_no_line_shows():
+    z = np.random.default_rng(0).normal(size=(600, 2))
+    folded = {"square": z[:, 0] ** 2}
+    trees = DecisionTreeRegressor(max_depth=6, random_state=0)
+    assert latent.explained_table(z, folded).loc["square", "high"] < 0.1
+    assert latent.explained_table(z, folded, reader=trees).loc["square", "low"] > 0.7

@@ -346,10 +346,11 @@ class Share(NamedTuple):
     high: float
 
 
-def held_out_predictions(z, factors, folds=5, seed=0):
-    """What a ridge regression on z says of factors, for each row by a fit that has not seen it.
+def held_out_predictions(z, factors, folds=5, seed=0, reader=None):
+    """What a regression on z says of factors, for each row by a fit that has not seen it.
 
-    The penalty is chosen inside each fit among eleven, from 1e-2 to 1e4 in the units of standardised columns.
+    Ridge regression where no other reader is given; its penalty is chosen inside each fit among eleven, from 1e-2
+    to 1e4 in the units of standardised columns.
 
     Parameters
     ----------
@@ -359,6 +360,8 @@ def held_out_predictions(z, factors, folds=5, seed=0):
     folds : int
     seed : int
         Of the folds: the same seed gives the same folds, so that descriptions can be compared.
+    reader : scikit-learn regressor, optional
+        Reads the columns of z as they are.
 
     Returns
     -------
@@ -371,7 +374,7 @@ def held_out_predictions(z, factors, folds=5, seed=0):
     >>> round(explained_share(z[:, :2] + 1, predicted).r2, 3)
     1.0
     """
-    model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 11)))
+    model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 11))) if reader is None else reader
     parts = KFold(folds, shuffle=True, random_state=seed)
     with threadpool_limits(1):
         predicted = cross_val_predict(model, np.asarray(z, float), np.asarray(factors, float), cv=parts)
@@ -428,8 +431,8 @@ def explained_share(factors, predicted, other=None, draws=500, seed=0):
     return Share(float(value), *np.nanquantile(drawn, [0.025, 0.975]).tolist())
 
 
-def explained_table(z, factors, rows=None, folds=5, seed=0):
-    """How much of each group of factors a ridge regression on z finds, on rows that it has not seen.
+def explained_table(z, factors, rows=None, folds=5, seed=0, reader=None):
+    """How much of each group of factors a regression on z finds, on rows that it has not seen.
 
     Parameters
     ----------
@@ -438,7 +441,7 @@ def explained_table(z, factors, rows=None, folds=5, seed=0):
         By the name of the group.
     rows : array, shape (B,), optional
         Mask of the rows that are scored; all are learned from.
-    folds, seed : int
+    folds, seed, reader
         As in `held_out_predictions`.
 
     Returns
@@ -448,7 +451,7 @@ def explained_table(z, factors, rows=None, folds=5, seed=0):
     """
     rows = np.ones(len(z), bool) if rows is None else np.asarray(rows)
     truth = {name: np.asarray(values, float).reshape(len(z), -1) for name, values in factors.items()}
-    predicted = held_out_predictions(z, np.hstack(list(truth.values())), folds, seed)
+    predicted = held_out_predictions(z, np.hstack(list(truth.values())), folds, seed, reader)
     ends = np.cumsum([values.shape[1] for values in truth.values()])[:-1]
     pairs = zip(truth.items(), np.split(predicted, ends, axis=1), strict=True)
     return pd.DataFrame({name: explained_share(y[rows], g[rows])._asdict() for (name, y), g in pairs}).T

@@ -154,3 +154,13 @@ def test_same_seed_same_effects(parts):
         LightGBMBaseline(QUICK, seed=1, n_jobs=1).fit(train, validation=valid).predict(test) for _ in range(2)
     )
     pd.testing.assert_frame_equal(first, second)
+
+
+def test_a_modality_that_only_the_test_lacks_keeps_every_column():
+    market = vaecm.simulate_market(vaecm.MarketConfig(n_users=60, n_contents=60, n_impressions=2_000))
+    features = HandmadeFeatures()
+    names = features.fit_transform(market).columns.tolist()
+    bare = replace(market, events=market.events.iloc[:0], covers=None)
+    frame = features.transform(bare)
+    assert frame.columns.tolist() == names
+    assert frame[["events", "cover_mean"]].isna().all(axis=None)

@@ -241,7 +241,7 @@ class HandmadeFeatures:
         """Learn word scales, target means and classes from `train` and the contents shown in it."""
         contents = _content_table(train)
         shown = contents["content_id"].isin(train.impressions["content_id"].unique()).to_numpy()
-        self._of, self.start = None, train.impressions["time"].min()
+        self._of, self.columns, self.start = None, None, train.impressions["time"].min()
         self._fit_words(train, contents[shown])
         self.classes = {
             c: pd.Index(sorted(contents.loc[shown, c].dropna().astype(str).unique()))
@@ -266,6 +266,7 @@ class HandmadeFeatures:
         time. For the same reason a user's past clicks are here those before the row's own time.
         """
         features = self.fit(train).transform(train)
+        self.columns = features.columns
         features[list(PAST)] = self._past_of_training(train)
         contents = _content_table(train)
         at = _rows(train.contents, train.impressions, "content_id")
@@ -303,7 +304,8 @@ class HandmadeFeatures:
                 table.astype(object).where(table.notna(), "\0").astype(str)
             )
             frame[name] = pd.Categorical.from_codes(codes[at], self.classes[name])
-        return frame
+        # a modality that only this market lacks gives missing values, not missing columns
+        return frame if self.columns is None else frame.reindex(columns=self.columns)
 
     def _past(self, clicks, impressions):
         """Clicks per impression so far, drawn to the mean as by 45 more; and those impressions: (B, 2)."""

@@ -1,0 +1,65 @@
+"""Laws of the ablations: what is taken out is not read, and what is kept stays the same."""
+
+import numpy as np
+import pytest
+
+import vaecm
+from vaecm import ablation, damage
+
+TINY = vaecm.ModelConfig(vae_steps=5, epochs=1, ensemble=1)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    config = vaecm.MarketConfig(n_users=80, n_contents=60, n_impressions=2_000, seed=5)
+    return vaecm.split_by_time(vaecm.simulate_market(config), (0.7, 0.1, 0.2))
+
+
+@pytest.fixture(scope="module")
+def model(parts):
+    return vaecm.EffectPredictor(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
+
+
+def test_without_vae_covers_and_sound_are_not_read(parts):
+    plain = ablation.WithoutVAE(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
+    blind = damage.hide_modalities(parts[2], 1.0, which=["cover", "audio"])
+    arrays = [plain.representation.inputs(market).content_table for market in (parts[2], blind)]
+    np.testing.assert_array_equal(*arrays)
+    assert plain.content_latents(parts[2]).shape == (60, 0)
+
+
+def test_refit_keeps_the_latents_and_the_old_networks(parts, model):
+    before = [w.copy() for w in model.networks[0].get_weights()]
+    other = ablation.refit(model, damage.drop_labels(parts[0], 0.5), parts[1])
+    assert other.content_latents(parts[2]).equals(model.content_latents(parts[2]))
+    assert other.networks[0] is not model.networks[0]
+    for old, new in zip(before, model.networks[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    changed = zip(before, other.networks[0].get_weights(), strict=True)
+    assert any(not np.array_equal(old, new) for old, new in changed)
+
+
+def test_end_to_end_reads_covers_and_histories(parts):
+    network = ablation.EndToEnd(TINY, epochs=2, seed=0).fit(parts[0], parts[1])
+    effects = network.predict(parts[2])["ctr"]
+    assert effects.between(0, 1).all()
+    assert effects.index.tolist() == parts[2].impressions["impression_id"].tolist()
+    for name in ("cover", "title", "history"):
+        damaged = damage.hide_modalities(parts[2], 1.0, which=[name])
+        assert not np.allclose(effects, network.predict(damaged)["ctr"])
+
+
+def test_end_to_end_predicts_the_same_in_one_step_and_by_towers(parts):
+    network = ablation.EndToEnd(TINY, epochs=1, seed=0).fit(parts[0], parts[1])
+    rows = ablation._Rows(network.arrays(parts[2]), parts[2], len(parts[2].impressions))
+    whole = network.model.predict(rows[0][0], verbose=0)[:, 0]
+    np.testing.assert_allclose(network.predict(parts[2])["ctr"], whole, rtol=1e-4)
+
+
+def test_end_to_end_hides_modalities_in_training_only(parts):
+    network = ablation.EndToEnd(TINY, epochs=1, seed=0).fit(parts[0], parts[1])
+    arrays = network.arrays(parts[0])
+    trained = ablation._Rows(arrays, parts[0], 500, 0.4, 0)[0][0]["content"]["cover"]
+    seen = ablation._Rows(arrays, parts[0], 500, 0.4)[0][0]["content"]["cover"]
+    assert 0.3 < (trained.max(axis=(1, 2, 3)) == 0).mean() < 0.5
+    assert (seen.max(axis=(1, 2, 3)) > 0).all()

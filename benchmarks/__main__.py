@@ -4,7 +4,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("quality", "speed", "growth", "robustness", "explain", "conv_vae", "latent", "backends", "upworthy", "sessions")
+NAMES = (
+    "quality",
+    "speed",
+    "growth",
+    "robustness",
+    "explain",
+    "conv_vae",
+    "latent",
+    "backends",
+    "upworthy",
+    "sessions",
+)
 
 
 def main(names):

@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """Markets that the tests share."""
 
 import numpy as np

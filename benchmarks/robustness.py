@@ -91,7 +91,8 @@ def few_labels(args, models, train, valid, test):
     rows = []
     for share in (0.01, 0.1, 1.0):
         few = [damage.drop_labels(part, 1 - share, args.seed) for part in (train, valid)]
-        fitted = {name: ablation.refit(models[name], *few) for name in (MODEL, "without VAE")}
+        epochs = min(round(args.epochs / share), 100)
+        fitted = {name: ablation.refit(models[name], *few, epochs=epochs) for name in (MODEL, "without VAE")}
         fitted |= {
             "LightGBM": LightGBMBaseline(seed=args.seed).fit(*few),
             "logistic regression": LogisticBaseline(seed=args.seed).fit(few[0]),

@@ -3,6 +3,8 @@
 Shapes: ``B`` impressions, ``C`` contents, ``U`` users, ``D`` numbers of a tower.
 """
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pandas as pd
@@ -43,7 +45,7 @@ class WithoutVAE(EffectPredictor):
         return self
 
 
-def refit(predictor, train, validation):
+def refit(predictor, train, validation, epochs=None):
     """The same latents, and effect networks that learn from other labels.
 
     The VAEs read no label, so a model of few labels keeps what it learned from contents and histories.
@@ -54,15 +56,18 @@ def refit(predictor, train, validation):
         Fitted; it is left as it is.
     train, validation : Market
         What the new effect networks learn from.
+    epochs : int, optional
+        Most passes over it; fewer labels need more passes for as many gradient steps.
 
     Returns
     -------
     EffectPredictor
     """
     predictor._need_fit()
-    other = type(predictor)(predictor.config, predictor.seed)
+    config = replace(predictor.config, epochs=epochs or predictor.config.epochs)
+    other = type(predictor)(config, predictor.seed)
     other.representation = predictor.representation
-    other.networks = _networks(predictor.config, predictor.representation, train, validation, predictor.seed)
+    other.networks = _networks(config, predictor.representation, train, validation, predictor.seed)
     return other
 
 

@@ -375,9 +375,11 @@ def held_out_predictions(z, factors, folds=5, seed=0, reader=None):
     1.0
     """
     model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 11))) if reader is None else reader
+    y = np.asarray(factors, float)
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # many readers warn of a single column
     parts = KFold(folds, shuffle=True, random_state=seed)
     with threadpool_limits(1):
-        predicted = cross_val_predict(model, np.asarray(z, float), np.asarray(factors, float), cv=parts)
+        predicted = cross_val_predict(model, np.asarray(z, float), y, cv=parts)
     return predicted.reshape(len(z), -1)
 
 

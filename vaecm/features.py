@@ -525,6 +525,7 @@ def _modalities(market, company):
         "company": market.events is not None
         and "product_id" in market.events
         and "product_id" in market.contents,
+        **{name: name in market.impressions for name in ("converted", "sales")},
     }
     return {name: bool(value) for name, value in has.items()}
 

@@ -111,6 +111,11 @@ class MultimodalVAE(keras.Model):
 
     def encode(self, inputs, training=False):
         """Posterior of z given all modalities that are there: ``Latent(mean, log_var)``, each (B, L)."""
+        columns = inputs["present"].shape[-1]
+        if columns != len(self.experts):
+            raise ValueError(
+                f"MultimodalVAE: present must have {len(self.experts)} columns, {list(self.experts)}, got {columns}"
+            )
         present = ops.cast(inputs["present"], "float32") * self.read
         return product_of_experts(*self._opinions(inputs, training), present)
 

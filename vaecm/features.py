@@ -522,9 +522,7 @@ def _modalities(market, company):
         "title": "title" in market.contents,
         "audio": market.audio is not None,
         "history": market.events is not None and len(market.events) > 0,
-        "company": market.events is not None
-        and "product_id" in market.events
-        and "product_id" in market.contents,
+        "company": bool(company["products"]) and "product_id" in market.contents,
         **{name: name in market.impressions for name in ("converted", "sales")},
     }
     return {name: bool(value) for name, value in has.items()}

@@ -103,6 +103,8 @@ class EffectNetwork(keras.Model):
         content, hours = inputs["content"], inputs["context"][:, at["hours"]]
         other = ops.concatenate([content[:, at["numbers"]], content[:, at["classes"]], hours], axis=-1)
         user = inputs["user"][:, at["users"]]
+        if not user.shape[-1]:
+            return hours[:, :0]  # users without classes: nothing to cross
         return ops.reshape(
             ops.expand_dims(user, 2) * ops.expand_dims(other, 1), (-1, user.shape[-1] * other.shape[-1])
         )

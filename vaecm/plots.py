@@ -316,7 +316,7 @@ def normal_ellipse(ax, mean, covariance, color=COLORS[0], label=None, filled=Fal
     --------
     >>> import matplotlib.pyplot as plt
     >>> ax = normal_ellipse(plt.figure().add_subplot(), [0, 0], np.eye(2))
-    >>> round(ax.patches[0].width / 2, 3)  # the radius that holds 95 % of N(0, I)
+    >>> round(float(ax.patches[0].width) / 2, 3)  # the radius that holds 95 % of N(0, I)
     2.448
     """
     value, vector = np.linalg.eigh(covariance)

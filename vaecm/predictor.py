@@ -12,7 +12,7 @@ from tqdm import tqdm
 from vaecm.effects import EffectNetwork
 from vaecm.market import checked_folder, new_folder
 from vaecm.prepare import split_by_time
-from vaecm.represent import Batches, Progress, Representation
+from vaecm.represent import Batches, Progress, Representation, blocks
 
 CHUNK = 200_000  # impressions predicted at once: what bounds the working memory
 
@@ -294,7 +294,8 @@ def _fit_network(config, representation, train, valid, seed, bar):
 
 def _effects(network, inputs):
     """Probabilities and expected sales of one network: (B, 4) of ctr, cvr, ctcvr, sales."""
-    a, b, m, s = network.predict(inputs, batch_size=8_192, verbose=0).astype(np.float64).T
+    parts = [keras.ops.convert_to_numpy(network(block)) for block in blocks(inputs, 8_192)]
+    a, b, m, s = np.concatenate(parts).astype(np.float64).T
     click, convert = expit(a), expit(b)
     return np.stack([click, convert, click * convert, click * convert * np.exp(m + s**2 / 2)], axis=1)
 

@@ -356,8 +356,17 @@ def _scaled(table, scale):
 def _encode(vae, arrays, n):
     if vae is None or n == 0:
         return np.zeros((n, 0), np.float32), np.zeros((n, 0), np.float32)
-    mean, log_var = vae.predict(_choose(vae, arrays), batch_size=1_024, verbose=0)
-    return mean, log_var
+    parts = [vae(block) for block in blocks(_choose(vae, arrays), 1_024)]
+    return tuple(
+        np.concatenate([keras.ops.convert_to_numpy(part) for part in side])
+        for side in zip(*parts, strict=True)
+    )
+
+
+def blocks(arrays, size):
+    """Rows of a dict of arrays, `size` at a time: a plain call needs no graph, so none is traced again and again."""
+    for start in range(0, len(next(iter(arrays.values()))), size):
+        yield {name: array[start : start + size] for name, array in arrays.items()}
 
 
 def _draw(latent, rng):

@@ -165,7 +165,7 @@ class Preparation:
     def company(self, product_ids):
         """Vectors of products, learned from what is browsed together; NaN where nothing is known: (n, D) float32."""
         row = self._company.get_indexer(pd.Series(product_ids, dtype=object))
-        out = np.full((len(row), self._vectors.shape[1]), np.nan, np.float32)
+        out = np.full((len(row), self.company_dim), np.nan, np.float32)
         out[row >= 0] = self._vectors[row[row >= 0]]
         return out
 
@@ -253,7 +253,7 @@ class Preparation:
                 "audio": np.zeros((1, 16, 24, 1), np.float32),
                 "attributes": np.zeros((1, width), np.float32),
             }
-            arrays |= {"company": np.zeros((1, self._vectors.shape[1]), np.float32)}
+            arrays |= {"company": np.zeros((1, self.company_dim), np.float32)}
             return {**arrays, "present": np.zeros((1, len(CONTENT_MODALITIES)), np.float32)}
         history = np.zeros((1, self.state["history_length"], len(EVENT_FIELDS)), np.float32)
         return {
@@ -280,9 +280,14 @@ class Preparation:
         named = [len(classes.get(name, [])) + 1 for name in ("category", "brand")]
         return [len(ACTIONS) + 1, *named, len(self.vocabulary), len(self._company) + 1]
 
+    @property
+    def company_dim(self):
+        """D, the dimensions of a product's vector."""
+        return self._vectors.shape[1]
+
     def company_table(self):
         """Vectors by product code of a history, 0 for code 0: (P + 1, D) float32."""
-        return np.vstack([np.zeros((1, self._vectors.shape[1]), np.float32), self._vectors])
+        return np.vstack([np.zeros((1, self.company_dim), np.float32), self._vectors])
 
     def _table(self, frame, name):
         """Scaled numbers (NaN where missing), then class codes (0 where missing or unseen): (n, D)."""
@@ -395,8 +400,7 @@ def _learn_log(market):
     early = by.index.isin(events["user_id"].unique()) if events is not None else np.zeros(len(by), bool)
     days = (end - by["min"].where(~early, start)).dt.total_seconds() / 86_400
     rates = np.log((by["size"] + 1) / (days + 2))
-    seconds = {"start": int(start.timestamp()), "end": int(end.timestamp())}
-    return {**seconds, "users": by.index.tolist(), "rates": rates.round(4).tolist()}
+    return {"start": int(start.timestamp()), "users": by.index.tolist(), "rates": rates.round(4).tolist()}
 
 
 def _earlier(events, time):

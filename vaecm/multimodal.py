@@ -1,15 +1,11 @@
 """The product-of-experts variational autoencoder over several modalities."""
 
-from collections import namedtuple
-
 import keras
 import numpy as np
 from keras import ops
 
 from vaecm import losses
-from vaecm.vae import Sampling
-
-Latent = namedtuple("Latent", "mean log_var")
+from vaecm.vae import Latent, Sampling
 
 
 def product_of_experts(means, log_vars, present):

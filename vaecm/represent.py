@@ -90,7 +90,7 @@ class Representation:
 
     def sizes(self):
         """Widths of what the effect network reads."""
-        D = self.preparation.company_table().shape[1]
+        D = self.preparation.company_dim
         widths = {"content": len(self.scales["content"][0]), "user": len(self.scales["user"][0])}
         return widths | {"pair": 3 * D + 4, "context": self.preparation.context_width(), "log_price": 1}
 
@@ -141,7 +141,7 @@ class Representation:
         L, preparation, has = self.config.latent_dim, self.preparation, self.preparation.state["has"]
         table = "contents" if which == "content" else "users"
         sizes = preparation.n_numbers(table), preparation.class_sizes(table)
-        D = preparation.company_table().shape[1]
+        D = preparation.company_dim
         makers = {
             "cover": lambda: CoverExpert(L), "audio": lambda: AudioExpert(L),
             "title": lambda: TitleExpert(L, len(preparation.vocabulary)), "attributes": lambda: TableExpert(L, *sizes),
@@ -201,7 +201,7 @@ class Representation:
         there = action > 0
         means = (history[..., 6:8] * there[..., None]).sum(axis=1) / (2 + there.sum(axis=1))[:, None]
         summary = np.hstack([counts, means])
-        vectors = np.zeros((U, preparation.company_table().shape[1]), np.float32)
+        vectors = np.zeros((U, preparation.company_dim), np.float32)
         events = preparation.events(market)
         if events is None or "product_id" not in events or not vectors.shape[1]:
             return vectors, summary

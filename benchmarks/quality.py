@@ -38,8 +38,8 @@ def run_seed(seed, args):
         n_users=args.users, n_contents=args.contents, n_impressions=args.impressions, seed=seed
     )
     train, valid, test = vaecm.split_by_time(vaecm.simulate_market(config), (0.7, 0.1, 0.2))
-    effects, rows = {}, []
-    for name, model in models(seed).items():
+    effects, rows, compared = {}, [], models(seed)
+    for name, model in compared.items():
         start = time.perf_counter()
         quiet = {"verbose": False} if name == "vaecm" else {}
         effects[name] = model.fit(train, validation=valid, **quiet).predict(test)
@@ -49,11 +49,13 @@ def run_seed(seed, args):
         rows += [
             _tag(table, seed, part, name) for name, table in _tables(test, effects, args.resamples, mask)
         ]
-    rows.append(
-        pd.DataFrame(
-            {"seed": [seed], "part": "test", "model": "", "metric": "share_new", "value": new.mean()}
-        )
-    )
+    interval = compared["vaecm"].predict(test, draws=5)
+    truth = test.truth["p_click"].to_numpy()
+    inside = ((interval["ctr_low"] <= truth) & (truth <= interval["ctr_high"])).to_numpy()
+    facts = {"share_new": new.mean(), "coverage": inside.mean(), "coverage_new": inside[new].mean()}
+    rows += [
+        _tag(pd.DataFrame({"metric": [m], "value": [v]}), seed, "test", "vaecm") for m, v in facts.items()
+    ]
     return pd.concat(rows, ignore_index=True)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from keras import layers
 
 from vaecm.features import Preparation, rows_of
-from vaecm.predictor import CHUNK, EffectPredictor, ModelConfig, _fit_network
+from vaecm.predictor import CHUNK, EffectPredictor, ModelConfig, fit_effects
 from vaecm.prepare import split_by_time
 from vaecm.represent import Representation
 
@@ -40,7 +40,9 @@ class WithoutVAE(EffectPredictor):
         if validation is None:
             train, validation, _ = split_by_time(train, (0.9, 0.1, 0.0))
         representation = _Plain.fit(train, self.config, self.seed, _NoBar())
-        self.networks = _networks(self.config, representation, train, validation, self.seed)
+        self.networks, self.doubt = fit_effects(
+            self.config, representation, train, validation, self.seed, _NoBar()
+        )
         self.representation = representation
         return self
 
@@ -67,7 +69,9 @@ def refit(predictor, train, validation, epochs=None):
     config = replace(predictor.config, epochs=epochs or predictor.config.epochs)
     other = type(predictor)(config, predictor.seed)
     other.representation = predictor.representation
-    other.networks = _networks(config, predictor.representation, train, validation, predictor.seed)
+    other.networks, other.doubt = fit_effects(
+        config, predictor.representation, train, validation, predictor.seed, _NoBar()
+    )
     return other
 
 
@@ -231,11 +235,3 @@ class _NoBar:
 
     def set_description(self, text):
         """Do nothing."""
-
-
-def _networks(config, representation, train, validation, seed):
-    parts, bar = (representation.inputs(train), representation.inputs(validation)), _NoBar()
-    return [
-        _fit_network(config, representation, *parts, seed + 100 * (k + 1), bar)
-        for k in range(config.ensemble)
-    ]

@@ -17,8 +17,9 @@ class EffectNetwork(keras.Model):
               \mathbb E[\text{sales}]=\sigma(a)\,\sigma(b)\,e^{m+s^2/2}
 
     with click and conversion as in ESMM (Ma et al. 2018, arXiv:1804.07931) and sales a zero-inflated log-normal
-    (Wang, Liu and Miao 2019, arXiv:1912.07753). Content and user meet in the product of their projections; a linear
-    path beside the hidden layers keeps what is additive additive.
+    (Wang, Liu and Miao 2019, arXiv:1912.07753). A linear path, whose weights are given (`evidence.fit_ridge`), keeps
+    what is additive additive; beside it content and user meet in the product of their projections, and hidden layers
+    learn what the linear path leaves.
 
     Parameters
     ----------
@@ -30,10 +31,8 @@ class EffectNetwork(keras.Model):
         Share of the hidden units that training hides.
     penalty : float
         L2 penalty on the kernels of projections, hidden layers and heads, per row.
-    precision : sequence of float
-        L2 penalty of each column of the linear path, per row: ``1 / (2 n prior**2)``.
-    phrase_precision : tuple
-        How many phrases there are, and the penalty on their weights.
+    n_phrases : int
+        Codes of phrases, 0 and 1 included, which say nothing.
     crossed : dict of tuple
         First and last column of what is crossed: numbers, classes, hours, users.
     rates : tuple of float
@@ -47,30 +46,25 @@ class EffectNetwork(keras.Model):
     """
 
     def __init__(
-        self, match_dim=8, hidden=(32,), dropout=0.2, penalty=1e-3, precision=(), phrase_precision=(2, 1.0),
-        crossed=None, rates=(0.05, 0.1, 0.0), seed=0, **kwargs,
+        self, match_dim=8, hidden=(32,), dropout=0.2, penalty=1e-3, n_phrases=2, crossed=None,
+        rates=(0.05, 0.1, 0.0), seed=0, **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.options = {
             "match_dim": match_dim, "hidden": tuple(hidden), "dropout": dropout, "penalty": penalty,
-            "precision": list(precision), "phrase_precision": tuple(phrase_precision),
-            "crossed": dict(crossed or {}), "rates": tuple(rates), "seed": seed,
+            "n_phrases": n_phrases, "crossed": dict(crossed or {}), "rates": tuple(rates), "seed": seed,
         }  # fmt: skip
-        self.precision = np.array(precision, np.float32)[:, None]
         l2 = keras.regularizers.L2(penalty)
         self.project = [layers.Dense(match_dim, use_bias=False, kernel_regularizer=l2) for _ in range(2)]
         self.hide = [layers.Dropout(dropout, seed=seed + 1 + i) for i in range(len(hidden) + 1)]
         self.deep = [layers.Dense(units, activation="silu", kernel_regularizer=l2) for units in hidden]
-        self.wide = layers.Dense(3, use_bias=False, kernel_initializer="zeros")
-        n_phrases, phrase = phrase_precision[0], keras.regularizers.L2(phrase_precision[1])
-        self.phrases = layers.Embedding(
-            n_phrases, 3, embeddings_initializer="zeros", embeddings_regularizer=phrase
-        )
         click, convert, value = rates
         start = [math.log(click / (1 - click)), math.log(convert / (1 - convert)), value]
-        self.heads = layers.Dense(
-            3, kernel_initializer="zeros", bias_initializer=_Start(start), kernel_regularizer=l2
+        self.wide = layers.Dense(
+            3, kernel_initializer="zeros", bias_initializer=_Start(start), trainable=False
         )
+        self.phrases = layers.Embedding(n_phrases, 3, embeddings_initializer="zeros", trainable=False)
+        self.heads = layers.Dense(3, kernel_initializer="zeros", kernel_regularizer=l2)
         names = ("loss", "click", "convert", "sales")
         self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
 
@@ -86,7 +80,7 @@ class EffectNetwork(keras.Model):
         content, user = (
             layer(inputs[name]) for layer, name in zip(self.project, ("content", "user"), strict=True)
         )
-        x = ops.concatenate([inputs[name] for name in ("content", "user", "pair", "context")], axis=-1)
+        x = self._read(inputs)
         h = self.hide[0](ops.concatenate([x, content * user], axis=-1), training=training)
         for dense, hide in zip(self.deep, self.hide[1:], strict=True):
             h = hide(dense(h), training=training)
@@ -97,17 +91,38 @@ class EffectNetwork(keras.Model):
         s = ops.clip(ops.exp(self.log_s), 0.05, 2.0)
         return ops.concatenate([out[:, :2], m, s * ops.ones_like(m)], axis=-1)
 
+    def _read(self, inputs):
+        return ops.concatenate([inputs[name] for name in ("content", "user", "pair", "context")], axis=-1)
+
     def cross(self, inputs):
-        """Classes of users times numbers and first class of contents, and times the hour: (B, K)."""
+        """Classes of users times numbers, times first class of contents, and times the hour: (B, K)."""
         at = {name: slice(*ends) for name, ends in self.options["crossed"].items()}
         content, hours = inputs["content"], inputs["context"][:, at["hours"]]
-        other = ops.concatenate([content[:, at["numbers"]], content[:, at["classes"]], hours], axis=-1)
-        user = inputs["user"][:, at["users"]]
-        if not user.shape[-1]:
+        user = ops.expand_dims(inputs["user"][:, at["users"]], 2)
+        if not user.shape[1]:
             return hours[:, :0]  # users without classes: nothing to cross
-        return ops.reshape(
-            ops.expand_dims(user, 2) * ops.expand_dims(other, 1), (-1, user.shape[-1] * other.shape[-1])
-        )
+        parts = [content[:, at["numbers"]], content[:, at["classes"]], hours]
+        products = [
+            ops.reshape(user * ops.expand_dims(part, 1), (-1, user.shape[1] * part.shape[1]))
+            for part in parts
+            if part.shape[1]
+        ]
+        return ops.concatenate(products, axis=-1)
+
+    def design(self, inputs):
+        """The columns of the linear path as an array, (B, D): what is read, what is crossed, counts of phrases."""
+        x = ops.convert_to_numpy(ops.concatenate([self._read(inputs), self.cross(inputs)], axis=-1))
+        codes = np.asarray(inputs["phrases"])
+        phrases = np.zeros((len(x), self.options["n_phrases"]), np.float32)
+        np.add.at(phrases, (np.arange(len(x))[:, None], codes), codes > 1)
+        return np.hstack([x, phrases])
+
+    def set_linear(self, weights, log_s):
+        """Give the linear path its weights, intercepts first, (1 + D, 3), and sales their log-deviation."""
+        n = self.options["n_phrases"]
+        self.wide.set_weights([weights[1 : len(weights) - n], weights[0]])
+        self.phrases.set_weights([weights[len(weights) - n :]])
+        self.log_s.assign(log_s)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         known = ops.logical_not(ops.isnan(y))
@@ -125,8 +140,6 @@ class EffectNetwork(keras.Model):
         for name, part in {"loss": loss, "click": click, "convert": both, "sales": value}.items():
             self.trackers[name].update_state(part, sample_weight=weight)
         total = ops.sum(weight * loss) / ops.maximum(ops.sum(weight), 1e-9)
-        if training:
-            total = total + ops.sum(self.precision * ops.square(self.wide.kernel))
         return total + ops.sum(self.losses) if self.losses else total
 
     def get_config(self):

@@ -105,6 +105,10 @@ class Preparation:
         self.phrases = Vocabulary(state["phrases"])
         self._company = pd.Index(state["company"]["products"])
         self._vectors = np.array(state["company"]["vectors"] or np.zeros((0, 1)), np.float32)
+        self._words = pd.Index(state["company"]["words"], dtype=object)
+        self._word_vectors = np.array(
+            state["company"]["word_vectors"] or np.zeros((0, self.company_dim)), np.float32
+        )
 
     @classmethod
     def fit(cls, market, title_length=12, history_length=30):
@@ -169,6 +173,23 @@ class Preparation:
         out[row >= 0] = self._vectors[row[row >= 0]]
         return out
 
+    def event_vectors(self, events):
+        """Vector of each event: its product's, or the mean of the words searched for; NaN without either: (E, D)."""
+        known = self._word_vectors
+        out = np.full((len(events), self.company_dim), np.nan, np.float32)
+        if "query" in events and len(known):
+            row, word = _query_words(events)
+            at = self._words.get_indexer(word)
+            row, at = row[at >= 0], at[at >= 0]
+            counts = np.bincount(row, minlength=len(events))
+            some = counts > 0
+            for k in range(self.company_dim):
+                out[some, k] = np.bincount(row, known[at, k], len(events))[some] / counts[some]
+        if "product_id" in events:
+            seen = self.company(events["product_id"])
+            out = np.where(np.isnan(seen), out, seen)
+        return out
+
     def title_phrases(self, market):
         """Codes of pairs of neighbouring words in each title: (C, T) int32."""
         n = len(market.contents)
@@ -222,11 +243,11 @@ class Preparation:
         return bags
 
     def event_weight(self, events):
-        """How much an event tells of taste: recent ones more, carts and purchases more than views: (E,)."""
+        """How much an event tells of taste: recent ones more, searches, carts and purchases more than views: (E,)."""
         seconds = events["time"].to_numpy().astype("datetime64[s]").astype(np.int64)
         days_back = np.maximum(self.state["events"]["end"] - seconds, 0) / 86_400
         value = (
-            events["action"].map({"cart": 1.5, "purchase": 2.0}).fillna(1.0).to_numpy()
+            events["action"].map({"search": 2.0, "cart": 1.5, "purchase": 2.0}).fillna(1.0).to_numpy()
             if "action" in events
             else 1.0
         )
@@ -471,28 +492,49 @@ def _phrases(titles):
 
 
 def _learn_company(market):
-    """Correspondence analysis of users by products: products that the same users browse get vectors that are near."""
-    nothing = {"products": [], "vectors": []}
+    """Correspondence analysis of users by what they look for: products, and the words of their searches.
+
+    Products that the same users browse, and words that they search for, get vectors that are near.
+    """
+    nothing = {"products": [], "vectors": [], "words": [], "word_vectors": []}
     events = market.events
     if events is None or "product_id" not in events:
         return nothing
-    events = events[events["product_id"].notna() & events["user_id"].isin(market.users["user_id"])]
+    events = events[events["user_id"].isin(market.users["user_id"])]
     user, users = pd.factorize(events["user_id"])
     product, products = pd.factorize(events["product_id"], sort=True)
+    rows, found = _query_words(events) if "query" in events else (np.zeros(0, int), [])
+    word, words = pd.factorize(pd.Series(found, dtype=object), sort=True)
     if min(len(users), len(products)) < 3 * COMPANY_DIMS:
         return nothing
-    counts = csr_matrix((np.ones(len(events)), (user, product)), shape=(len(users), len(products)))
-    by_user, by_product = (np.sqrt(np.asarray(counts.sum(axis=axis)).ravel()) for axis in (1, 0))
-    shares = diags(1 / by_user) @ counts @ diags(1 / by_product)
+    there = product >= 0
+    at = np.concatenate([user[there], user[rows]]), np.concatenate([product[there], len(products) + word])
+    shape = len(users), len(products) + len(words)
+    vectors = np.round(_correspondence(csr_matrix((np.ones(len(at[0])), at), shape=shape)), 4)
+    return {
+        "products": products.tolist(), "vectors": vectors[: len(products)].tolist(),
+        "words": list(words), "word_vectors": vectors[len(products) :].tolist(),
+    }  # fmt: skip
+
+
+def _query_words(events):
+    """Each word of each query, as the row of its event and the word."""
+    queries = events["query"].map(tokenize)
+    row = np.repeat(np.arange(len(events)), queries.map(len))
+    return row, [word for words in queries for word in words]
+
+
+def _correspondence(counts):
+    """Standard coordinates of the columns of a table of counts, shrunk where a column was seen seldom."""
+    by_row, by_column = (np.sqrt(np.asarray(counts.sum(axis=axis)).ravel()) for axis in (1, 0))
+    shares = diags(1 / np.maximum(by_row, 1e-9)) @ counts @ diags(1 / by_column)
     start = np.full(min(shares.shape), 1 / np.sqrt(min(shares.shape)))
     _, size, axes = svds(shares, k=COMPANY_DIMS + 1, v0=start)
-    order = np.argsort(-size)[1:]  # the first pair says only how frequent each user and each product is
-    axes = axes[order]
+    axes = axes[np.argsort(-size)[1:]]  # the first pair says only how frequent each row and each column is
     axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
-    vectors = (axes / by_product).T
-    vectors = vectors / np.sqrt((vectors**2 * by_product[:, None] ** 2).sum(axis=0) / (by_product**2).sum())
-    vectors = vectors * (by_product**2 / (by_product**2 + 5))[:, None]
-    return {"products": products.tolist(), "vectors": np.round(vectors, 4).tolist()}
+    vectors = (axes / by_column).T
+    vectors = vectors / np.sqrt((vectors**2 * by_column[:, None] ** 2).sum(axis=0) / (by_column**2).sum())
+    return vectors * (by_column**2 / (by_column**2 + 5))[:, None]
 
 
 def _product_rows(market, events):

@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass
 import keras
 import numpy as np
 import pandas as pd
-from scipy.special import expit
+from scipy.special import expit, logit
+from scipy.stats import norm
 from tqdm import tqdm
 
 from vaecm.effects import EffectNetwork
+from vaecm.evidence import ROWS, SAMPLE, fit_ridge, unexplained
 from vaecm.market import checked_folder, new_folder
 from vaecm.prepare import split_by_time
-from vaecm.represent import Batches, Progress, Representation, blocks
+from vaecm.represent import USER_STEPS, Batches, Progress, Representation, blocks
 
 CHUNK = 200_000  # impressions predicted at once: what bounds the working memory
 
@@ -32,20 +34,15 @@ class ModelConfig:
     modality_dropout : float
         Chance that the VAEs hide a modality from their encoders, in half of the rows.
     vae_steps : int
-        Gradient steps of each VAE.
+        Gradient steps of the content VAE; the user VAE takes a quarter of them.
     match_dim : int
         Width of the projections of content and user that are multiplied.
     hidden : tuple of int
         Units of the hidden layers of the effect network.
     dropout : float
         Dropout of the effect network.
-    prior : float
-        Standard deviation that the weights of its linear path are expected to have; the penalty is
-        ``1 / (2 * prior**2)`` over all impressions together.
-    phrase_prior : float
-        The same for phrases of the title.
     penalty : float
-        L2 penalty on its kernels.
+        L2 penalty on its kernels; the linear path finds its own.
     epochs : int
         Most passes over the impressions; the best one on the validation part is kept.
     batch_size : int
@@ -68,30 +65,28 @@ class ModelConfig:
     8
     """
 
-    latent_dim: int = 16
+    latent_dim: int = 24
     beta: float = 1.0
-    company_weight: float = 20.0
+    company_weight: float = 40.0
     modality_dropout: float = 0.5
-    vae_steps: int = 1_500
+    vae_steps: int = 900
     match_dim: int = 8
     hidden: tuple = (32,)
     dropout: float = 0.2
-    prior: float = 0.05
-    phrase_prior: float = 0.15
     penalty: float = 1e-3
-    epochs: int = 12
+    epochs: int = 4
     batch_size: int = 1_024
     learning_rate: float = 2e-3
-    ensemble: int = 3
+    ensemble: int = 2
     history_length: int = 30
     title_length: int = 12
 
     def __post_init__(self):
         rules = {
-            "latent_dim": (1, 512), "beta": (0, 100), "modality_dropout": (0, 0.95), "vae_steps": (1, 10**6),
-            "match_dim": (1, 1024), "dropout": (0, 0.95), "penalty": (0, 1), "prior": (1e-4, 100),
-            "phrase_prior": (1e-4, 100), "company_weight": (0, 1e4), "epochs": (1, 1000), "batch_size": (1, 10**6),
-            "learning_rate": (1e-6, 1), "ensemble": (1, 100), "history_length": (1, 1000), "title_length": (1, 1000),
+            "latent_dim": (1, 512), "beta": (0, 100), "company_weight": (0, 1e4), "modality_dropout": (0, 0.95),
+            "vae_steps": (1, 10**6), "match_dim": (1, 1024), "dropout": (0, 0.95), "penalty": (0, 1),
+            "epochs": (1, 1000), "batch_size": (1, 10**6), "learning_rate": (1e-6, 1), "ensemble": (1, 100),
+            "history_length": (1, 1000), "title_length": (1, 1000),
         }  # fmt: skip
         problems = []
         for name, (low, high) in rules.items():
@@ -112,7 +107,8 @@ class EffectPredictor:
     """Predict the click rate, conversion rate and sales of impressions.
 
     Two product-of-experts VAEs learn, without labels, what contents and users are like; an ensemble of effect networks
-    learns from clicks, conversions and sales what comes of their meeting. Each content and each user is encoded once.
+    learns from clicks, conversions and sales what comes of their meeting: a linear path whose priors come from the
+    data, and a small deep part that learns what the linear path leaves. Each content and each user is encoded once.
 
     Parameters
     ----------
@@ -134,7 +130,7 @@ class EffectPredictor:
     def __init__(self, config=None, seed=0):
         self.config = ModelConfig() if config is None else config
         self.seed = seed
-        self.representation, self.networks = None, None
+        self.representation, self.networks, self.doubt = None, None, None
 
     def fit(self, train, validation=None, verbose=True):
         """Learn the preparation, both VAEs and the effect networks from `train`.
@@ -158,16 +154,11 @@ class EffectPredictor:
             train, validation, _ = split_by_time(train, (0.9, 0.1, 0.0))
         keras.utils.set_random_seed(self.seed)
         config = self.config
-        with tqdm(
-            total=2 * config.vae_steps + config.ensemble * config.epochs * 50, disable=not verbose
-        ) as bar:
+        with tqdm(total=vae_steps(config) + 50 * config.ensemble * config.epochs, disable=not verbose) as bar:
             representation = Representation.fit(train, config, self.seed, bar)
-            parts = representation.inputs(train), representation.inputs(validation)
-            networks = [
-                _fit_network(config, representation, *parts, self.seed + 100 * (k + 1), bar)
-                for k in range(config.ensemble)
-            ]
-        self.representation, self.networks = representation, networks
+            effects = fit_effects(config, representation, train, validation, self.seed, bar)
+        self.representation = representation
+        self.networks, self.doubt = effects
         return self
 
     def predict(self, market, draws=0, level=0.95):
@@ -179,7 +170,8 @@ class EffectPredictor:
             Clicks, conversions and sales need not be there.
         draws : int
             Draws of the latents from their posterior, for each network; 0 predicts from their means. With draws there
-            are intervals as well: they hold what is not seen of content and user, and how the networks differ.
+            are intervals of the click rate as well, from four sources: what is not seen of content and user, how the
+            networks differ, the posterior of the linear path, and what no column tells (`evidence.unexplained`).
         level : float
             Of the intervals.
 
@@ -199,12 +191,11 @@ class EffectPredictor:
         bounds = np.empty((len(market.impressions), 2)) if draws else None
         for start in range(0, len(effects), CHUNK):
             rows = slice(start, min(start + CHUNK, len(effects)))
-            each = np.stack(
-                [_effects(network, inputs.rows(rows)) for inputs in versions for network in self.networks]
-            )
+            drawn = [inputs.rows(rows) for inputs in versions]
+            each = np.stack([_effects(network, block) for block in drawn for network in self.networks])
             effects[rows] = each.mean(axis=0)
             if draws:
-                bounds[rows] = np.quantile(each[:, :, 0], [(1 - level) / 2, (1 + level) / 2], axis=0).T
+                bounds[rows] = self._bounds(each[:, :, 0], drawn[0], level)
         ctr, ctcvr = effects[:, 0], effects[:, 2]
         columns = {"ctr": ctr, "cvr": ctcvr / ctr, "ctcvr": ctcvr, "sales": effects[:, 3]}
         for name, target in (("cvr", "converted"), ("ctcvr", "converted"), ("sales", "sales")):
@@ -241,6 +232,7 @@ class EffectPredictor:
             settings = {"config": asdict(self.config), "seed": self.seed, "networks": len(self.networks)}
             (path / "config.json").write_text(json.dumps(settings, indent=1))
             self.representation.write(path)
+            np.savez_compressed(path / "doubt.npz", **self.doubt)
             for k, network in enumerate(self.networks):
                 network.save_weights(path / f"effects_{k}.weights.h5")
 
@@ -252,13 +244,26 @@ class EffectPredictor:
         settings["config"]["hidden"] = tuple(settings["config"]["hidden"])
         predictor = cls(ModelConfig(**settings["config"]), seed=settings["seed"])
         predictor.representation = Representation.read(path, predictor.config)
+        with np.load(path / "doubt.npz") as arrays:
+            predictor.doubt = {name: arrays[name] for name in arrays.files}
         predictor.networks = []
         for k in range(settings["networks"]):
-            network = _network(predictor.config, predictor.representation, (0.05, 0.1, 0.0), 1, 0)
-            network(predictor.representation.example())
+            network = _network(predictor.config, predictor.representation, (0.05, 0.1, 0.0), 0)
             network.load_weights(path / f"effects_{k}.weights.h5")
             predictor.networks.append(network)
         return predictor
+
+    def _bounds(self, click, inputs, level):
+        """Lower and upper click rate (B, 2) from the probabilities of all draws and networks, (S, B).
+
+        Log-odds of variance v around m have mean probability sigmoid(m / sqrt(1 + pi v / 8)), about (MacKay 1992,
+        doi:10.1162/neco.1992.4.5.720): the middle of the interval lies below the log-odds of a small mean.
+        """
+        variance = logit(click).var(axis=0) + float(self.doubt["unexplained"])
+        variance += _quadratic(self.networks[0], inputs, self.doubt["covariance"])
+        middle = logit(click.mean(axis=0)) * np.sqrt(1 + np.pi * variance / 8)
+        reach = norm.ppf((1 + level) / 2) * np.sqrt(variance)
+        return expit(middle[:, None] + np.outer(reach, [-1, 1]))
 
     def _need_fit(self):
         if self.networks is None:
@@ -267,28 +272,127 @@ class EffectPredictor:
             )
 
 
-def _network(config, representation, rates, n, seed):
-    precision = 0.5 / (n * (config.prior * representation.priors()) ** 2)
-    phrases = len(representation.preparation.phrases), 0.5 / (n * config.phrase_prior**2)
-    return EffectNetwork(
-        config.match_dim, config.hidden, config.dropout, config.penalty, precision.tolist(), phrases,
+def vae_steps(config):
+    """Gradient steps of both VAEs together, about."""
+    return round(config.vae_steps * (1 + USER_STEPS))
+
+
+def fit_effects(config, representation, train, validation, seed, bar):
+    """The ensemble of effect networks behind one linear path, and what is left in doubt about the click rate."""
+    train_inputs, valid_inputs = representation.inputs(train), representation.inputs(validation)
+    first = _network(config, representation, train_inputs.rates(), seed)
+    bar.set_description("linear path")
+    linear, doubt = _fit_linear(representation, first, train_inputs, seed)
+    doubt["unexplained"] = _unexplained(
+        representation, first, train, train_inputs, linear, doubt["covariance"], seed
+    )
+    networks = [
+        _fit_network(config, representation, train_inputs, valid_inputs, linear, seed + 100 * (k + 1), bar)
+        for k in range(config.ensemble)
+    ]
+    return networks, doubt
+
+
+def _network(config, representation, rates, seed):
+    network = EffectNetwork(
+        config.match_dim, config.hidden, config.dropout, config.penalty, len(representation.preparation.phrases),
         representation.crossed(), rates, seed,
     )  # fmt: skip
+    network(representation.example())
+    return network
 
 
-def _fit_network(config, representation, train, valid, seed, bar):
-    """Train one effect network; keep the weights of the epoch with the least validation loss."""
+def _fit_linear(representation, network, inputs, seed):
+    """Weights of the linear path for click, conversion and sales, (1 + D, 3), and the log-deviation of sales.
+
+    Conversions are few, so they may lean on what clicks teach: what each group of columns adds to the click's
+    log-odds is one more column for conversion, and its weight is then spread over the group's own columns.
+    """
+    groups = representation.groups()
+    of = np.repeat(np.arange(len(groups)), list(groups.values()))
+    clicked, converted, sales = inputs.targets.T
+
+    def design(rows):
+        return network.design(inputs.rows(rows))
+
+    click = fit_ridge(design, clicked, groups, seed=seed)
+    weights, log_s = np.zeros((len(of) + 1, 3)), -1.0
+    weights[:, 0] = click.weights
+    weights[0, 1], weights[0, 2] = logit(inputs.rates()[1]), inputs.rates()[2]
+    rows = np.flatnonzero((clicked == 1) & ~np.isnan(converted))
+    if len(rows):
+        parts = np.zeros((len(of), len(groups)))
+        parts[np.arange(len(of)), of] = click.weights[1:]
+
+        def taught(at):
+            x = design(rows[at])
+            return np.hstack([x, x @ parts.astype(np.float32)])
+
+        fit = fit_ridge(taught, converted[rows], groups | {"clicks": len(groups)}, seed=seed).weights
+        weights[:, 1] = fit[: len(of) + 1] + np.concatenate([[0], parts @ fit[len(of) + 1 :]])
+    rows = np.flatnonzero(np.nan_to_num(sales) > 0)
+    if len(rows):
+        value = np.log(sales[rows]) - inputs.pair.log_price[inputs.content[rows]]
+        fit = fit_ridge(lambda at: design(rows[at]), value, groups, kind="linear", seed=seed)
+        weights[:, 2], log_s = fit.weights, float(np.log(fit.noise) / 2)
+    return (weights, log_s), {"covariance": click.covariance.astype(np.float32)}
+
+
+def _unexplained(representation, network, market, inputs, linear, covariance, seed, draws=2):
+    """What repeated meetings show beyond the prediction, less what draws of the latents account for already.
+
+    The same meetings were learned from, so that their residuals agree less than those of new ones: the variance
+    of the prediction is added back. The estimate is a rough one, so its standard error is added as well: an interval
+    that is too short does more harm than one that is too long.
+    """
+    content, user = inputs.content, inputs.user
+    rng = np.random.default_rng(seed)
+    users = rng.permutation(user.max(initial=0) + 1)
+    rows = np.flatnonzero(users[user] < len(users) * min(1.0, SAMPLE / max(len(user), 1)))
+    some = rng.choice(rows, min(len(rows), 20_000), replace=False)
+    weights = linear[0][:, 0].astype(np.float32)
+
+    def log_odds(inputs, rows):
+        blocks = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+        return (
+            np.concatenate([network.design(inputs.rows(part)) @ weights[1:] for part in blocks]) + weights[0]
+        )
+
+    p = expit(log_odds(inputs, rows).astype(float))
+    total = unexplained(inputs.targets[rows, 0], p, content[rows], user[rows])[1]
+    total += _quadratic(network, inputs.rows(some), covariance).mean()
+    versions = [representation.inputs(market, rng=np.random.default_rng([seed, k])) for k in range(draws)]
+    drawn = [log_odds(version, some) for version in versions]
+    return max(total - float(np.var(drawn, axis=0, ddof=1).mean()), 0.0)
+
+
+def _quadratic(network, inputs, covariance):
+    """Variance of the linear path's log-odds that comes from its weights, (B,)."""
+    parts = []
+    for block in blocks(inputs, ROWS):
+        x = network.design(block)
+        x = np.hstack([np.ones((len(x), 1), np.float32), x])
+        parts.append(np.einsum("ij,ij->i", x @ covariance, x))
+    return np.concatenate(parts)
+
+
+def _fit_network(config, representation, train, valid, linear, seed, bar):
+    """Train the deep part beside the linear path; keep the best epoch, or none where none helps on validation."""
     keras.utils.set_random_seed(seed)
-    network = _network(config, representation, train.rates(), len(train), seed)
+    network = _network(config, representation, train.rates(), seed)
+    network.set_linear(*linear)
     steps = -(-len(train) // config.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps, alpha=0.05)
     network.compile(optimizer=keras.optimizers.Adam(rate))
     best = keras.callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
     data = Batches(train, config.batch_size, seed), Batches(valid, 8_192)
     bar.set_description(f"effects {seed // 100}")
+    before = network.get_weights(), network.evaluate(data[1], verbose=0, return_dict=True)["loss"]
     network.fit(
         data[0], validation_data=data[1], epochs=config.epochs, callbacks=[best, Progress(bar, 50)], verbose=0
     )
+    if len(valid) and best.best is not None and best.best > before[1]:
+        network.set_weights(before[0])
     return network
 
 

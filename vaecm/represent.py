@@ -15,7 +15,10 @@ from vaecm.features import CONTENT_MODALITIES, USER_MODALITIES, Preparation, kno
 from vaecm.multimodal import MultimodalVAE
 
 VAE_BATCH = 128
-SCALED = ("content", "user", "pair", "context")
+USER_STEPS = 1 / 4  # of the content VAE's steps: histories need fewer
+SCALED = ("content", "user", "pair", "context", "surprise")
+PICTURES = ("cover", "audio")
+SURPRISES = 4  # numbers that say how a picture differs from its reconstruction
 NO_LATENT = np.zeros((1, 0), np.float32)
 
 
@@ -40,7 +43,8 @@ class Representation:
 
     Besides the latents there are three views of one space, in which products that the same users browse are near: the
     vector of a content's product (company), the vector that its cover, title and sound tell of (told), and the mean
-    vector of the products that a user looked at, where recent and costly actions weigh more (browsed).
+    vector of what a user looked at and searched for, where recent and costly actions weigh more (browsed). What the
+    content VAE can not reconstruct speaks as well: how large and how uneven the rest of a picture is (surprise).
     """
 
     def __init__(self, config, preparation):
@@ -61,6 +65,8 @@ class Representation:
         self.user_vae = _fit_vae(
             self._vae("user", seed + 1), users, np.ones(len(train.users), bool), config, bar, "user VAE"
         )
+        rest = self._surprise(contents, self.content_latents(train)[0])[known]
+        self.scales["surprise"] = [_known(np.nanmean, rest), np.maximum(_known(np.nanstd, rest), 0.05)]
         content, user, pair = self._tables(train, None)
         some = np.sort(np.random.default_rng(seed).permutation(len(train.impressions))[:50_000])
         at = [rows[some] for rows in rows_of(train)]
@@ -88,44 +94,60 @@ class Representation:
             scaled["context"], *rows_of(market), _targets(market),
         )  # fmt: skip
 
+    def layout(self):
+        """Groups of columns that the effect network reads: their widths, by table and name, in order."""
+        preparation, L, D = self.preparation, self.latent_dim, self.preparation.company_dim
+
+        def table(name):
+            n, classes = preparation.n_numbers(name), preparation.state["classes"][name]
+            return {
+                "numbers": n,
+                "missing": n,
+                **dict(zip(classes, preparation.class_sizes(name), strict=True)),
+            }
+
+        pictures = 0 if self.content_vae is None else len(set(PICTURES) & set(self.content_vae.experts))
+        content = {"z": L, "z squared": L, "company": D, "told": D, "surprise": 2 * SURPRISES * pictures}
+        user = {"z": 0 if self.user_vae is None else self.config.latent_dim, "browsed": D, "activity": 6}
+        pair = {"company by browsed": D, "told by browsed": D * D, "distance": D, "sums": 2, "shares": 2}
+        numbers = len(preparation.state["scales"]["context"])
+        context = {"numbers": numbers, "hours": 4, "weekday": 7, "position": 11}
+        return {
+            "content": content | table("contents"), "user": user | table("users"),
+            "pair": pair, "context": context,
+        }  # fmt: skip
+
     def sizes(self):
         """Widths of what the effect network reads."""
-        D = self.preparation.company_dim
-        widths = {"content": len(self.scales["content"][0]), "user": len(self.scales["user"][0])}
-        return widths | {"pair": 3 * D + 4, "context": self.preparation.context_width(), "log_price": 1}
+        return {name: sum(groups.values()) for name, groups in self.layout().items()} | {"log_price": 1}
+
+    def columns(self, table, *groups):
+        """First and last column of neighbouring groups of a table."""
+        widths = self.layout()[table]
+        starts = dict(zip(widths, np.cumsum([0, *widths.values()]).tolist(), strict=False))
+        return starts[groups[0]], starts[groups[-1]] + widths[groups[-1]]
 
     def crossed(self):
         """First and last column of what the linear path crosses: numbers, first class, hours, classes of users."""
-        preparation, widths = self.preparation, self.sizes()
-        numbers, sizes = preparation.n_numbers("contents"), preparation.class_sizes("contents")
-        first = widths["content"] - 2 * numbers - sum(sizes)
-        clock = len(preparation.state["scales"]["context"])
+        classes = [list(self.preparation.state["classes"][name]) for name in ("contents", "users")]
         return {
-            "numbers": (first, first + numbers),
-            "classes": (first + 2 * numbers, first + 2 * numbers + sum(sizes[:1])),
-            "hours": (clock, clock + 4),
-            "users": (widths["user"] - sum(preparation.class_sizes("users")), widths["user"]),
+            "numbers": self.columns("content", "numbers"),
+            "classes": self.columns("content", classes[0][0]) if classes[0] else (0, 0),
+            "hours": self.columns("context", "hours"),
+            "users": self.columns("user", classes[1][0], classes[1][-1]) if classes[1] else (0, 0),
         }
 
-    def priors(self):
-        """How large the linear path's weights are expected to be, relative to `ModelConfig.prior`: one number a column.
-
-        Columns that people chose to write down count double, what has many columns (brands, squares, products) half.
-        """
-        widths, crossed = self.sizes(), self.crossed()
-        width = {name: stop - start for name, (start, stop) in crossed.items()}
-        content, user = np.ones(widths["content"]), np.ones(widths["user"])
-        L, sizes = self.latent_dim, self.preparation.class_sizes("contents")
-        content[L : 2 * L] = 0.5  # squares of z
-        content[slice(*crossed["numbers"])] = 2.0
-        content[crossed["numbers"][1] : crossed["classes"][0]] = 0.5  # what is missing
-        content[crossed["classes"][0] :] = 2.0
-        if len(sizes) > 2:
-            content[-sizes[2] :] = 0.4
-        numbers = self.preparation.n_numbers("users")
-        user[crossed["users"][0] - 2 * numbers : crossed["users"][0] - numbers] = 2.0
-        many = np.full(width["users"] * (width["numbers"] + width["classes"] + width["hours"]), 0.5)
-        return np.concatenate([content, user, np.ones(widths["pair"]), np.full(widths["context"], 2.0), many])
+    def groups(self):
+        """Columns of each group of the linear path, in its order, the phrases of the title last."""
+        named = {
+            f"{table}: {name}": width
+            for table, groups in self.layout().items()
+            for name, width in groups.items()
+        }
+        width = {name: stop - start for name, (start, stop) in self.crossed().items()}
+        for name in ("numbers", "classes", "hours"):
+            named[f"users by {name}"] = width["users"] * width[name]
+        return named | {"phrases": len(self.preparation.phrases)}
 
     def example(self):
         """One made-up row of what the effect network reads, to build it with."""
@@ -171,9 +193,9 @@ class Representation:
         user_z = _draw(_encode(self.user_vae, users, len(market.users)), rng)
         company, told = np.nan_to_num(contents["company"]), self._told(contents, rng)
         browsed, summary = self._browsed(market, users["history"])
-        content = np.hstack(
-            [content_z, content_z**2, company, told, preparation.plain(contents["attributes"], "contents")]
-        )
+        surprise = np.nan_to_num(_scaled(self._surprise(contents, content_z), self.scales["surprise"]))
+        plain = preparation.plain(contents["attributes"], "contents")
+        content = np.hstack([content_z, content_z**2, company, told, surprise, surprise**2, plain])
         user = np.hstack([user_z, browsed, summary, preparation.plain(users["profile"], "users")])
         codes = np.column_stack(
             [preparation.codes(contents["attributes"], name) for name in ("category", "brand")]
@@ -193,8 +215,28 @@ class Representation:
         z = _draw(_encode(self.content_vae, blind, n), rng)
         return keras.ops.convert_to_numpy(self.content_vae.experts["company"].decode(z))
 
+    def _surprise(self, contents, z):
+        """How each picture differs from its reconstruction, NaN where there is none: (C, SURPRISES * pictures).
+
+        Logarithms of the mean square, of the kurtosis, and of the median and the ninth decile of what is left.
+        """
+        experts = {} if self.content_vae is None else self.content_vae.experts
+        names, parts = [name for name in PICTURES if name in experts], []
+        for start in range(0, len(z), 1_024 if names else len(z) + 1):
+            some, columns = slice(start, start + 1_024), []
+            for name in names:
+                picture = keras.ops.convert_to_numpy(experts[name].decode(z[some])[0])
+                rest = np.abs(contents[name][some] - picture).reshape(len(picture), -1)
+                square, fourth = (rest**2).mean(axis=1) + 1e-6, (rest**4).mean(axis=1) + 1e-9
+                deciles = np.quantile(rest, [0.5, 0.9], axis=1) + 1e-3
+                found = np.log([square, fourth / square**2, *deciles]).T
+                absent = contents["present"][some, CONTENT_MODALITIES.index(name)] == 0
+                columns.append(np.where(absent[:, None], np.nan, found))
+            parts += [np.hstack(columns)] if names else []
+        return np.concatenate(parts) if parts else np.zeros((len(z), SURPRISES * len(names)))
+
     def _browsed(self, market, history):
-        """Mean vector of the products in each user's events (U, D), and counts of what the user did."""
+        """Mean vector of what each user looked at and searched for (U, D), and counts of what the user did."""
         U, preparation = len(market.users), self.preparation
         action = history[..., 0]
         counts = np.log1p(np.stack([(action == k).sum(axis=1) for k in range(1, 5)], axis=1))
@@ -203,10 +245,10 @@ class Representation:
         summary = np.hstack([counts, means])
         vectors = np.zeros((U, preparation.company_dim), np.float32)
         events = preparation.events(market)
-        if events is None or "product_id" not in events or not vectors.shape[1]:
+        if events is None or not vectors.shape[1]:
             return vectors, summary
         row = pd.Index(market.users["user_id"]).get_indexer(events["user_id"])
-        seen = preparation.company(events["product_id"])
+        seen = preparation.event_vectors(events)
         keep = (row >= 0) & ~np.isnan(seen[:, 0])
         weight = preparation.event_weight(events)[keep]
         total = np.bincount(row[keep], weight, minlength=U)
@@ -255,9 +297,10 @@ class Pair:
     def rows(self, content, user):
         shares = [bag[user, self.codes[content, k]] for k, bag in enumerate(self.bags)]
         taste, company, told = self.browsed[user], self.company[content], self.told[content]
-        products = [taste * company, 2 * taste * told, np.abs(taste - (company + told) / 2)]
-        sums = [products[0].sum(axis=1), products[1].sum(axis=1)]
-        return np.column_stack([*products, *sums, *shares]).astype(np.float32)
+        every = (taste[:, :, None] * told[:, None, :]).reshape(len(taste), -1)
+        sums = [(taste * company).sum(axis=1), (taste * told).sum(axis=1)]
+        distance = np.abs(taste - (company + told) / 2)
+        return np.column_stack([taste * company, every, distance, *sums, *shares]).astype(np.float32)
 
 
 @dataclass
@@ -333,7 +376,7 @@ def _fit_vae(vae, arrays, known, config, bar, name):
     rows = np.flatnonzero(known & (data["present"].sum(axis=1) > 0))
     data = {key: data[key][rows] for key in names}
     steps = -(-len(rows) // VAE_BATCH)
-    epochs = max(1, round(config.vae_steps / steps))
+    epochs = max(1, round(config.vae_steps * (USER_STEPS if "history" in arrays else 1) / steps))
     rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, epochs * steps, alpha=0.05)
     vae.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=5.0))
     bar.set_description(name)
@@ -346,6 +389,15 @@ def _choose(vae, arrays):
     order = CONTENT_MODALITIES if "cover" in arrays else USER_MODALITIES
     columns = [order.index(name) for name in vae.experts]
     return {**{name: arrays[name] for name in vae.experts}, "present": arrays["present"][:, columns]}
+
+
+def _known(statistic, table):
+    """A statistic of each column over what is there; 0 for a column without values."""
+    there = ~np.isnan(table)
+    out = np.zeros(table.shape[1])
+    some = there.any(axis=0)
+    out[some] = statistic(table[:, some], axis=0)
+    return out
 
 
 def _scaled(table, scale):

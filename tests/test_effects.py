@@ -1,0 +1,105 @@
+"""The effect network: one linear path with given weights, a deep part that learns beside it, and honest intervals."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+import vaecm
+from vaecm.predictor import _network
+from vaecm.represent import Representation, _fit_vae
+
+TINY = vaecm.ModelConfig(vae_steps=5, epochs=2, ensemble=1, latent_dim=3)
+
+
+class NoBar:
+    def update(self, n=1):
+        pass
+
+    def set_description(self, text):
+        pass
+
+
+@pytest.fixture(scope="module")
+def parts():
+    config = vaecm.MarketConfig(n_users=80, n_contents=90, n_impressions=4_000, seed=3)
+    return vaecm.split_by_time(vaecm.simulate_market(config), (0.7, 0.1, 0.2))
+
+
+@pytest.fixture(scope="module")
+def representation(parts):
+    return Representation.fit(parts[0], TINY, 0, NoBar())
+
+
+@pytest.fixture(scope="module")
+def predictor(parts):
+    return vaecm.EffectPredictor(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
+
+
+def test_groups_of_columns_fill_the_design(parts, representation):
+    network = _network(TINY, representation, (0.06, 0.1, 0.0), 0)
+    x = network.design(representation.inputs(parts[2]).rows(np.arange(20)))
+    assert x.shape == (20, sum(representation.groups().values()))
+    for name, table in representation.inputs(parts[2]).rows(np.arange(5)).items():
+        if name in representation.layout():
+            assert table.shape == (5, sum(representation.layout()[name].values()))
+
+
+def test_the_linear_path_is_its_design_times_its_weights(parts, representation):
+    network = _network(TINY, representation, (0.06, 0.1, 0.0), 0)
+    rows = representation.inputs(parts[2]).rows(np.arange(50))
+    weights = np.random.default_rng(0).normal(size=(1 + network.design(rows).shape[1], 3)) / 10
+    network.set_linear(weights, -0.7)
+    out = ops.convert_to_numpy(network(rows))
+    by_hand = (
+        weights[0] + network.design(rows) @ weights[1:] + np.hstack([np.zeros((50, 2)), rows["log_price"]])
+    )
+    np.testing.assert_allclose(out[:, :3], by_hand, atol=1e-4)
+    np.testing.assert_allclose(out[:, 3], np.exp(-0.7), rtol=1e-5)
+
+
+def test_training_leaves_the_linear_path_and_reaches_every_other_weight(parts, representation):
+    network = _network(TINY, representation, (0.06, 0.1, 0.0), 0)
+    inputs = representation.inputs(parts[0])
+    network.compile(optimizer="adam")
+    before = {w.path: ops.convert_to_numpy(w) for w in network.weights if w.dtype == "float32"}
+    network.fit(inputs.rows(np.arange(2_000)), inputs.targets[:2_000], epochs=2, verbose=0)
+    frozen = {w.path for layer in (network.wide, network.phrases) for w in layer.weights}
+    for weight in network.weights:
+        if weight.path in before and "seed" not in weight.path and "mean" not in weight.path:
+            moved = np.abs(ops.convert_to_numpy(weight) - before[weight.path]).max() > 0
+            assert moved == (weight.path not in frozen), weight.path
+
+
+def test_surprise_is_what_a_reconstruction_leaves(parts, representation):
+    arrays = representation.preparation.contents(parts[2])
+    z = representation.content_latents(parts[2])[0]
+    found = representation._surprise(arrays, z)
+    rest = arrays["cover"] - ops.convert_to_numpy(representation.content_vae.experts["cover"].decode(z)[0])
+    square, fourth = (rest**2).mean(axis=(1, 2, 3)), (rest**4).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(found[:, 0], np.log(square), atol=1e-3)
+    np.testing.assert_allclose(found[:, 1], np.log(fourth / square**2), atol=1e-3)
+    silent = arrays["present"][:, 2] == 0
+    assert np.isnan(found[silent, 4:]).all()
+    assert np.isfinite(found[~silent]).all()
+    noisy = {**arrays, "cover": np.random.default_rng(0).random(arrays["cover"].shape)}
+    assert representation._surprise(noisy, z)[:, 0].mean() > found[:, 0].mean()
+
+
+def test_intervals_hold_the_prediction_and_widen_with_the_level(parts, predictor):
+    narrow, wide = (predictor.predict(parts[2], draws=2, level=level) for level in (0.5, 0.95))
+    assert (narrow["ctr_low"] <= narrow["ctr"]).all()
+    assert (wide["ctr_low"] < narrow["ctr_low"]).all()
+    assert (narrow["ctr_high"] < wide["ctr_high"]).all()
+    assert wide[["ctr_low", "ctr_high"]].stack().between(0, 1).all()
+
+
+def test_more_steps_lower_the_loss_of_the_content_vae(parts, representation):
+    arrays = representation.preparation.contents(parts[0])
+    known = np.ones(len(parts[0].contents), bool)
+    losses = []
+    for steps in (1, 120):
+        config = vaecm.ModelConfig(vae_steps=steps, latent_dim=3)
+        vae = _fit_vae(representation._vae("content", 0), arrays, known, config, NoBar(), "")
+        data = {name: arrays[name] for name in vae.experts} | {"present": arrays["present"]}
+        losses.append(vae.evaluate(data, verbose=0, return_dict=True)["loss"])
+    assert losses[1] < losses[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 NAMES = (
     "quality",
+    "ablation",
     "speed",
     "growth",
     "robustness",

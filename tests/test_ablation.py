@@ -5,6 +5,7 @@ import pytest
 
 import vaecm
 from vaecm import ablation, damage
+from vaecm.features import known_contents
 
 TINY = vaecm.ModelConfig(vae_steps=5, epochs=1, ensemble=1)
 
@@ -26,6 +27,52 @@ def test_without_vae_covers_and_sound_are_not_read(parts):
     arrays = [plain.representation.inputs(market).content_table for market in (parts[2], blind)]
     np.testing.assert_array_equal(*arrays)
     assert plain.content_latents(parts[2]).shape == (60, 0)
+
+
+@pytest.mark.parametrize("kind", [ablation.WithPCA, ablation.WithoutGRU])
+def test_what_stands_for_the_vae_predicts_and_stands_gaps(parts, kind):
+    changed = kind(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
+    gaps = damage.hide_modalities(parts[2], 0.5, seed=1)
+    for market in (parts[2], gaps):
+        assert changed.predict(market).stack().between(0, np.inf).all()
+    blind = damage.hide_modalities(parts[2], 1.0, which=["cover"])
+    assert not np.allclose(changed.predict(parts[2])["ctr"], changed.predict(blind)["ctr"])
+    assert changed.count_params() > 0
+
+
+def test_without_gru_users_have_no_latents(parts):
+    changed = ablation.WithoutGRU(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
+    assert changed.user_latents(parts[2]).shape[1] == 0
+    assert changed.content_latents(parts[2]).shape[1] == 2 * TINY.latent_dim
+
+
+def test_principal_components_are_those_of_scikit_learn(parts):
+    model = ablation.WithPCA(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
+    pca = model.representation.content_vae.pca
+    np.testing.assert_allclose(pca.components_ @ pca.components_.T, np.eye(pca.n_components_), atol=1e-4)
+    z = model.content_latents(parts[0]).filter(regex="^z").to_numpy()
+    known = known_contents(parts[0])
+    np.testing.assert_allclose(z[known].mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(z[known].std(axis=0, ddof=1), 1, atol=1e-2)
+
+
+def test_without_the_deep_part_the_linear_path_is_left(parts, model):
+    before = model.predict(parts[2])
+    linear = ablation.without_deep(model)
+    network, rows = linear.networks[0], linear.representation.inputs(parts[2]).rows(np.arange(100))
+    weights = np.vstack([network.wide.get_weights()[0], network.phrases.get_weights()[0]])
+    by_hand = network.design(rows) @ weights[:, 0] + network.wide.get_weights()[1][0]
+    np.testing.assert_allclose(linear.predict(parts[2])["ctr"][:100], 1 / (1 + np.exp(-by_hand)), rtol=1e-3)
+    np.testing.assert_array_equal(before, model.predict(parts[2]))
+
+
+def test_a_narrow_bottleneck_keeps_less(parts):
+    sizes = []
+    for weight in (1e-4, 10.0):
+        model = ablation.EndToEnd(TINY, epochs=4, bottleneck=weight).fit(parts[0], parts[1])
+        arrays = model.arrays(parts[0])["content"]
+        sizes.append(np.abs(model.towers["content"].predict(arrays, verbose=0)).mean())
+    assert sizes[1] < sizes[0]
 
 
 def test_refit_keeps_the_latents_and_the_old_networks(parts, model):

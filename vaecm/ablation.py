@@ -1,4 +1,4 @@
-"""The model with a part taken out: without its VAEs, end to end on clicks, or with fewer labels.
+"""The model with a part taken out or replaced: no VAE, PCA, no GRU, end to end on clicks, or fewer labels.
 
 Shapes: ``B`` impressions, ``C`` contents, ``U`` users, ``D`` numbers of a tower.
 """
@@ -8,18 +8,45 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pandas as pd
-from keras import layers
+from keras import layers, ops
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
 
+from vaecm import losses
 from vaecm.features import Preparation, rows_of
-from vaecm.predictor import CHUNK, EffectPredictor, ModelConfig, fit_effects
+from vaecm.predictor import CHUNK, EffectPredictor, ModelConfig, _network, fit_effects
 from vaecm.prepare import split_by_time
-from vaecm.represent import Representation
+from vaecm.represent import PICTURES, Representation, _choose
 
 TOWER = 32  # D
 PARTS = {"content": ("cover", "title", "audio", "attributes"), "user": ("history", "profile")}
 
 
-class WithoutVAE(EffectPredictor):
+class _Changed(EffectPredictor):
+    """The whole pipeline on another representation."""
+
+    def fit(self, train, validation=None, verbose=True):
+        """Learn the preparation, what stands for the VAEs, and the effect networks; as `EffectPredictor.fit`."""
+        train.check()
+        if validation is None:
+            train, validation, _ = split_by_time(train, (0.9, 0.1, 0.0))
+        keras.utils.set_random_seed(self.seed)
+        representation = self.made_of.fit(train, self.config, self.seed, _NoBar())
+        self.networks, self.doubt = fit_effects(
+            self.config, representation, train, validation, self.seed, _NoBar()
+        )
+        self.representation = representation
+        return self
+
+
+class _Plain(Representation):
+    """A representation without latents."""
+
+    def _learn(self, which, arrays, known, seed, bar):
+        return None
+
+
+class WithoutVAE(_Changed):
     """The same preparation and effect networks, but no latents: covers and sound are not read at all.
 
     Titles are still read by their phrases, attributes and histories by their plain columns.
@@ -34,17 +61,113 @@ class WithoutVAE(EffectPredictor):
     (60, 0)
     """
 
-    def fit(self, train, validation=None, verbose=True):
-        """Learn the preparation and the effect networks; as `EffectPredictor.fit`."""
-        train.check()
-        if validation is None:
-            train, validation, _ = split_by_time(train, (0.9, 0.1, 0.0))
-        representation = _Plain.fit(train, self.config, self.seed, _NoBar())
-        self.networks, self.doubt = fit_effects(
-            self.config, representation, train, validation, self.seed, _NoBar()
-        )
-        self.representation = representation
+    made_of = _Plain
+
+
+class _NoGRU(Representation):
+    """A representation without the user VAE."""
+
+    def _learn(self, which, arrays, known, seed, bar):
+        return super()._learn(which, arrays, known, seed, bar) if which == "content" else None
+
+
+class WithoutGRU(_Changed):
+    """No user VAE, so no GRU reads the histories; the mean vector of what a user browsed stays."""
+
+    made_of = _NoGRU
+
+
+class _Components(Representation):
+    """A representation of principal components."""
+
+    def _learn(self, which, arrays, known, seed, bar):
+        return _PCA(self.preparation, which, self.config.latent_dim).fit(arrays, known)
+
+
+class WithPCA(_Changed):
+    """Principal components in the place of both VAEs: of covers, sound, words and attributes, and of histories.
+
+    Each modality is scaled to a total variance of 1, so that none counts for its number of columns. What is missing is
+    taken to be the mean.
+
+    Examples
+    --------
+    >>> import vaecm
+    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=60, n_contents=60, n_impressions=2_000))
+    >>> model = WithPCA(vaecm.ModelConfig(latent_dim=4, epochs=1, ensemble=1)).fit(market, verbose=False)
+    >>> model.content_latents(market).shape
+    (60, 8)
+    """
+
+    made_of = _Components
+
+
+class _PCA:
+    """What `Representation` asks of a VAE, from principal components: latents, and linear decoders."""
+
+    def __init__(self, preparation, which, latent_dim):
+        self.preparation, self.which, self.latent_dim = preparation, which, latent_dim
+        self.read = PARTS[which]
+        told = ("company",) if which == "content" and preparation.state["has"]["company"] else ()
+        self.experts = dict.fromkeys((*self.read, *told))
+
+    def fit(self, arrays, known):
+        """Learn scales, components and decoders from the rows in `known`."""
+        arrays = {name: array[known] for name, array in _choose(self, arrays).items()}
+        tables = {name: self._columns(name, arrays[name]) for name in self.read}
+        self.means = {name: table.mean(axis=0) for name, table in tables.items()}
+        self.scales = {name: max(np.sqrt(table.var(axis=0).sum()), 1e-6) for name, table in tables.items()}
+        x = self._stack(arrays)
+        self.pca = PCA(min(self.latent_dim, *x.shape), whiten=True, random_state=0).fit(x)
+        z = self(arrays)[0]
+        for name in set(PICTURES) & set(self.read):
+            self.experts[name] = _Decoder(z, arrays[name])
+        if "company" in self.experts:
+            there = np.isfinite(arrays["company"]).all(axis=1)
+            self.experts["company"] = _Decoder(z[there], arrays["company"][there])
         return self
+
+    def __call__(self, arrays):
+        """Mean and log-variance of z, as from a VAE that is sure: each (B, L)."""
+        z = self.pca.transform(self._stack(arrays)).astype(np.float32)
+        z = np.pad(z, ((0, 0), (0, self.latent_dim - z.shape[1])))
+        return z, np.full_like(z, -20.0)
+
+    def count_params(self):
+        """Numbers in the components and in the decoders."""
+        decoders = [expert.map.coef_.size for expert in self.experts.values() if expert is not None]
+        return self.pca.components_.size + sum(decoders)
+
+    def _columns(self, name, array):
+        if name == "title":
+            words = np.zeros((len(array), len(self.preparation.vocabulary)), np.float32)
+            np.add.at(words, (np.arange(len(array))[:, None], array), 1.0)
+            return words[:, 2:]
+        if name == "history":
+            return np.hstack(self.preparation.shares(array))
+        if name in ("attributes", "profile"):
+            return self.preparation.plain(array, self.which + "s")
+        return array.reshape(len(array), -1)
+
+    def _stack(self, arrays):
+        """All modalities side by side, 0 where one is missing."""
+        parts = []
+        for k, name in enumerate(self.read):
+            table = (self._columns(name, arrays[name]) - self.means[name]) / self.scales[name]
+            parts.append(table * arrays["present"][:, k : k + 1])
+        return np.hstack(parts)
+
+
+class _Decoder:
+    """A linear map from z to one modality."""
+
+    def __init__(self, z, array):
+        self.map, self.shape = Ridge(alpha=1.0).fit(z, array.reshape(len(array), -1)), array.shape[1:]
+
+    def decode(self, z):
+        """What z tells of the modality; a picture comes first of two, as from the expert of a VAE."""
+        out = self.map.predict(np.asarray(z)).reshape(len(z), *self.shape).astype(np.float32)
+        return (out, None) if len(self.shape) == 3 else out
 
 
 def refit(predictor, train, validation, epochs=None):
@@ -75,6 +198,27 @@ def refit(predictor, train, validation, epochs=None):
     return other
 
 
+def without_deep(predictor):
+    """A fitted predictor with the linear path of its effect networks alone; the original is left as it is.
+
+    Parameters
+    ----------
+    predictor : EffectPredictor
+
+    Returns
+    -------
+    EffectPredictor
+    """
+    predictor._need_fit()
+    other = type(predictor)(predictor.config, predictor.seed)
+    other.representation, other.doubt = predictor.representation, predictor.doubt
+    other.networks = [_network(predictor.config, predictor.representation, (0.05, 0.1, 0.0), predictor.seed)]
+    other.networks[0].set_weights(predictor.networks[0].get_weights())
+    heads = other.networks[0].heads
+    heads.set_weights([np.zeros_like(weight) for weight in heads.get_weights()])
+    return other
+
+
 class EndToEnd:
     """CNNs over covers, titles and sound and a GRU over histories, trained on clicks alone: no VAE.
 
@@ -90,6 +234,9 @@ class EndToEnd:
     hide : float
         Chance that training hides a modality of a row: modality dropout (Neverova et al. 2016,
         arXiv:1501.00102).
+    bottleneck : float, optional
+        Make the numbers of both towers random, and weigh their KL divergence from a standard normal by this much: the
+        variational information bottleneck (Alemi et al. 2017, arXiv:1612.00410).
     seed : int
 
     Examples
@@ -101,9 +248,9 @@ class EndToEnd:
     ['ctr']
     """
 
-    def __init__(self, config=None, epochs=6, hide=0.0, seed=0):
+    def __init__(self, config=None, epochs=6, hide=0.0, bottleneck=None, seed=0):
         self.config = ModelConfig() if config is None else config
-        self.epochs, self.hide, self.seed = epochs, hide, seed
+        self.epochs, self.hide, self.bottleneck, self.seed = epochs, hide, bottleneck, seed
 
     def fit(self, train, validation):
         """Learn words and scales from `train`, then towers and head from its clicks."""
@@ -157,7 +304,11 @@ class EndToEnd:
         for part, given in inputs.items():
             features = layers.Concatenate()([read[name](x) for name, x in given.items()])
             features = layers.Dropout(self.config.dropout)(features)
-            self.towers[part] = keras.Model(given, layers.Dense(TOWER, activation="tanh")(features))
+            if self.bottleneck is None:
+                numbers = layers.Dense(TOWER, activation="tanh")(features)
+            else:
+                numbers = _Bottleneck(self.bottleneck, self.seed)(layers.Dense(2 * TOWER)(features))
+            self.towers[part] = keras.Model(given, numbers)
         ends = [keras.Input((TOWER,)), keras.Input((TOWER,)), keras.Input(arrays["context"].shape[1:])]
         both = layers.Concatenate()([*ends, layers.Multiply()(ends[:2])])
         hidden = layers.Dropout(self.config.dropout)(layers.Dense(TOWER, activation="silu")(both))
@@ -167,6 +318,23 @@ class EndToEnd:
         context = keras.Input(arrays["context"].shape[1:], name="context")
         both = self.head([self.towers[part](inputs[part]) for part in PARTS] + [context])
         self.model = keras.Model({**inputs, "context": context}, both)
+
+
+@keras.saving.register_keras_serializable(package="vaecm")
+class _Bottleneck(layers.Layer):
+    """A draw of a Gaussian in training, its mean otherwise; its KL divergence is a part of the loss."""
+
+    def __init__(self, weight, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        self.weight, self.noise = weight, keras.random.SeedGenerator(seed)
+
+    def call(self, x, training=False):
+        mean, log_var = ops.split(x, 2, axis=-1)
+        if not training:
+            return mean
+        log_var = ops.clip(log_var, -8.0, 4.0)
+        self.add_loss(self.weight * ops.mean(losses.kl_standard_normal(mean, log_var)))
+        return mean + ops.exp(log_var / 2) * keras.random.normal(ops.shape(mean), seed=self.noise)
 
 
 def _picture(x):
@@ -218,13 +386,6 @@ class _Rows(keras.utils.PyDataset):
             return array
         keep = self.rng.random((len(array), *[1] * (array.ndim - 1))) >= self.hide
         return (array * keep).astype(array.dtype)
-
-
-class _Plain(Representation):
-    """A representation without latents."""
-
-    def _vae(self, which, seed):
-        return None
 
 
 class _NoBar:

@@ -19,7 +19,6 @@ USER_STEPS = 1 / 4  # of the content VAE's steps: histories need fewer
 SCALED = ("content", "user", "pair", "context", "surprise")
 PICTURES = ("cover", "audio")
 SURPRISES = 4  # numbers that say how a picture differs from its reconstruction
-NO_LATENT = np.zeros((1, 0), np.float32)
 
 
 class Progress(keras.callbacks.Callback):
@@ -61,10 +60,9 @@ class Representation:
             self.preparation.users(train),
             known_contents(train),
         )
-        self.content_vae = _fit_vae(self._vae("content", seed), contents, known, config, bar, "content VAE")
-        self.user_vae = _fit_vae(
-            self._vae("user", seed + 1), users, np.ones(len(train.users), bool), config, bar, "user VAE"
-        )
+        everybody = np.ones(len(train.users), bool)
+        self.content_vae = self._learn("content", contents, known, seed, bar)
+        self.user_vae = self._learn("user", users, everybody, seed + 1, bar)
         rest = self._surprise(contents, self.content_latents(train)[0])[known]
         self.scales["surprise"] = [_known(np.nanmean, rest), np.maximum(_known(np.nanstd, rest), 0.05)]
         content, user, pair = self._tables(train, None)
@@ -78,11 +76,11 @@ class Representation:
 
     def content_latents(self, market):
         """Mean and log-variance of every content, each (C, L)."""
-        return _encode(self.content_vae, self.preparation.contents(market), len(market.contents))
+        return self._encode("content", self.preparation.contents(market))
 
     def user_latents(self, market):
         """Mean and log-variance of every user, each (U, L)."""
-        return _encode(self.user_vae, self.preparation.users(market), len(market.users))
+        return self._encode("user", self.preparation.users(market))
 
     def inputs(self, market, rng=None):
         """What the effect network reads of each impression; with `rng`, latents are drawn from their posteriors."""
@@ -158,6 +156,10 @@ class Representation:
     def latent_dim(self):
         return self.config.latent_dim if self.content_vae is not None else 0
 
+    def _learn(self, which, arrays, known, seed, bar):
+        """Make and train the VAE of contents or users on the rows in `known`."""
+        return _fit_vae(self._vae(which, seed), arrays, known, self.config, bar, f"{which} VAE")
+
     def _vae(self, which, seed):
         """The VAE of contents or users, with an expert for each modality that training has; None without any."""
         L, preparation, has = self.config.latent_dim, self.preparation, self.preparation.state["has"]
@@ -185,12 +187,21 @@ class Representation:
             experts["history"].company.assign(preparation.company_table())
         return vae
 
+    def _encode(self, which, arrays):
+        """Mean and log-variance of z for the rows of contents or users, each (n, L); (n, 0) without a VAE."""
+        vae, n = {"content": self.content_vae, "user": self.user_vae}[which], len(arrays["present"])
+        if vae is None or n == 0:
+            return np.zeros((n, 0), np.float32), np.zeros((n, 0), np.float32)
+        parts = [vae(block) for block in blocks(_choose(vae, arrays), 1_024)]
+        sides = zip(*parts, strict=True)
+        return tuple(np.concatenate([keras.ops.convert_to_numpy(part) for part in side]) for side in sides)
+
     def _tables(self, market, rng):
         """Unscaled rows of contents and users, and what is needed to pair them."""
         preparation = self.preparation
         contents, users = preparation.contents(market), preparation.users(market)
-        content_z = _draw(_encode(self.content_vae, contents, len(market.contents)), rng)
-        user_z = _draw(_encode(self.user_vae, users, len(market.users)), rng)
+        content_z = _draw(self._encode("content", contents), rng)
+        user_z = _draw(self._encode("user", users), rng)
         company, told = np.nan_to_num(contents["company"]), self._told(contents, rng)
         browsed, summary = self._browsed(market, users["history"])
         surprise = np.nan_to_num(_scaled(self._surprise(contents, content_z), self.scales["surprise"]))
@@ -212,7 +223,7 @@ class Representation:
             return np.zeros((n, D), np.float32)
         blind = {**contents, "present": contents["present"].copy()}
         blind["present"][:, CONTENT_MODALITIES.index("attributes")] = 0
-        z = _draw(_encode(self.content_vae, blind, n), rng)
+        z = _draw(self._encode("content", blind), rng)
         return keras.ops.convert_to_numpy(self.content_vae.experts["company"].decode(z))
 
     def _surprise(self, contents, z):
@@ -403,16 +414,6 @@ def _known(statistic, table):
 def _scaled(table, scale):
     mean, deviation = scale
     return np.clip((table - mean) / deviation, -5, 5).astype(np.float32)
-
-
-def _encode(vae, arrays, n):
-    if vae is None or n == 0:
-        return np.zeros((n, 0), np.float32), np.zeros((n, 0), np.float32)
-    parts = [vae(block) for block in blocks(_choose(vae, arrays), 1_024)]
-    return tuple(
-        np.concatenate([keras.ops.convert_to_numpy(part) for part in side])
-        for side in zip(*parts, strict=True)
-    )
 
 
 def blocks(arrays, size):

@@ -74,7 +74,7 @@ class ModelConfig:
     hidden: tuple = (32,)
     dropout: float = 0.2
     penalty: float = 1e-3
-    epochs: int = 4
+    epochs: int = 3
     batch_size: int = 1_024
     learning_rate: float = 2e-3
     ensemble: int = 2
@@ -383,7 +383,7 @@ def _fit_network(config, representation, train, valid, linear, seed, bar):
     network.set_linear(*linear)
     steps = -(-len(train) // config.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps, alpha=0.05)
-    network.compile(optimizer=keras.optimizers.Adam(rate))
+    network.compile(optimizer=keras.optimizers.Adam(rate), jit_compile=False)
     best = keras.callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
     data = Batches(train, config.batch_size, seed), Batches(valid, 8_192)
     bar.set_description(f"effects {seed // 100}")

@@ -389,7 +389,7 @@ def _fit_vae(vae, arrays, known, config, bar, name):
     steps = -(-len(rows) // VAE_BATCH)
     epochs = max(1, round(config.vae_steps * (USER_STEPS if "history" in arrays else 1) / steps))
     rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, epochs * steps, alpha=0.05)
-    vae.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=5.0))
+    vae.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=5.0), jit_compile=False)
     bar.set_description(name)
     vae.fit(data, batch_size=VAE_BATCH, epochs=epochs, verbose=0, callbacks=[Progress(bar)])
     return vae

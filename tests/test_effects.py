@@ -1,5 +1,7 @@
 """The effect network: one linear path with given weights, a deep part that learns beside it, and honest intervals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from keras import ops
@@ -73,7 +75,10 @@ def test_training_leaves_the_linear_path_and_reaches_every_other_weight(parts, r
 def test_surprise_is_what_a_reconstruction_leaves(parts, representation):
     arrays = representation.preparation.contents(parts[2])
     z = representation.content_latents(parts[2])[0]
-    found = representation._surprise(arrays, z)
+    table = representation.surprise(parts[2])
+    assert list(table.index) == list(parts[2].contents["content_id"])
+    assert list(table.columns[[0, 5]]) == ["cover square", "audio kurtosis"]
+    found = table.to_numpy()
     rest = arrays["cover"] - ops.convert_to_numpy(representation.content_vae.experts["cover"].decode(z)[0])
     square, fourth = (rest**2).mean(axis=(1, 2, 3)), (rest**4).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(found[:, 0], np.log(square), atol=1e-3)
@@ -81,8 +86,10 @@ def test_surprise_is_what_a_reconstruction_leaves(parts, representation):
     silent = arrays["present"][:, 2] == 0
     assert np.isnan(found[silent, 4:]).all()
     assert np.isfinite(found[~silent]).all()
-    noisy = {**arrays, "cover": np.random.default_rng(0).random(arrays["cover"].shape)}
-    assert representation._surprise(noisy, z)[:, 0].mean() > found[:, 0].mean()
+    rng = np.random.default_rng(0)
+    covers = rng.integers(0, 256, parts[2].covers.shape).astype(parts[2].covers.dtype)
+    noisy = representation.surprise(replace(parts[2], covers=covers))
+    assert noisy["cover square"].mean() > table["cover square"].mean()
 
 
 def test_intervals_hold_the_prediction_and_widen_with_the_level(parts, predictor):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from vaecm.encoders import AudioExpert, CoverExpert, HistoryExpert, TableExpert, TitleExpert, VectorExpert
 from vaecm.features import CONTENT_MODALITIES, USER_MODALITIES, Preparation, known_contents, rows_of
@@ -18,7 +19,7 @@ VAE_BATCH = 128
 USER_STEPS = 1 / 4  # of the content VAE's steps: histories need fewer
 SCALED = ("content", "user", "pair", "context", "surprise")
 PICTURES = ("cover", "audio")
-SURPRISES = 4  # numbers that say how a picture differs from its reconstruction
+SURPRISES = ("square", "kurtosis", "median", "decile")  # of what is left of a picture, in logarithms
 
 
 class Progress(keras.callbacks.Callback):
@@ -63,7 +64,7 @@ class Representation:
         everybody = np.ones(len(train.users), bool)
         self.content_vae = self._learn("content", contents, known, seed, bar)
         self.user_vae = self._learn("user", users, everybody, seed + 1, bar)
-        rest = self._surprise(contents, self.content_latents(train)[0])[known]
+        rest = self.surprise(train).to_numpy()[known]
         self.scales["surprise"] = [_known(np.nanmean, rest), np.maximum(_known(np.nanstd, rest), 0.05)]
         content, user, pair = self._tables(train, None)
         some = np.sort(np.random.default_rng(seed).permutation(len(train.impressions))[:50_000])
@@ -81,6 +82,44 @@ class Representation:
     def user_latents(self, market):
         """Mean and log-variance of every user, each (U, L)."""
         return self._encode("user", self.preparation.users(market))
+
+    def surprise(self, market):
+        r"""How each cover and each sound differs from what the content VAE makes of its latents.
+
+        Of the rest :math:`r=x-\hat x(z)`, over pixels, there are
+
+        .. math:: \log\overline{r^2},\qquad \log\frac{\overline{r^4}}{\overline{r^2}^{\,2}},\qquad
+                  \log Q_{.5}(|r|),\qquad \log Q_{.9}(|r|)
+
+        the second being the kurtosis: large where a few pixels hold most of the rest. Where the latents tell what
+        covers have in common, the rest tells what is peculiar to this one: clutter, noise, a blur.
+
+        Parameters
+        ----------
+        market : Market
+
+        Returns
+        -------
+        DataFrame
+            Indexed by content_id; four columns for each picture that the VAE reads (``cover square``,
+            ``cover kurtosis``, ``cover median``, ``cover decile``, then those of the sound), NaN where there is none.
+
+        Examples
+        --------
+        >>> import vaecm
+        >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=60, n_contents=60, n_impressions=2_000))
+        >>> tiny = vaecm.ModelConfig(vae_steps=5)
+        >>> from tqdm import tqdm
+        >>> Representation.fit(market, tiny, 0, tqdm(disable=True)).surprise(market).shape
+        (60, 8)
+        """
+        contents = self.preparation.contents(market)
+        table = self._surprise(contents, self._encode("content", contents)[0])
+        pictures = [] if self.content_vae is None else [n for n in PICTURES if n in self.content_vae.experts]
+        names = [f"{picture} {part}" for picture in pictures for part in SURPRISES]
+        return pd.DataFrame(
+            table, columns=names, index=pd.Index(market.contents["content_id"], name="content_id")
+        )
 
     def inputs(self, market, rng=None):
         """What the effect network reads of each impression; with `rng`, latents are drawn from their posteriors."""
@@ -105,7 +144,7 @@ class Representation:
             }
 
         pictures = 0 if self.content_vae is None else len(set(PICTURES) & set(self.content_vae.experts))
-        content = {"z": L, "z squared": L, "company": D, "told": D, "surprise": 2 * SURPRISES * pictures}
+        content = {"z": L, "z squared": L, "company": D, "told": D, "surprise": 2 * len(SURPRISES) * pictures}
         user = {"z": 0 if self.user_vae is None else self.config.latent_dim, "browsed": D, "activity": 6}
         pair = {"company by browsed": D, "told by browsed": D * D, "distance": D, "sums": 2, "shares": 2}
         numbers = len(preparation.state["scales"]["context"])
@@ -202,12 +241,12 @@ class Representation:
         contents, users = preparation.contents(market), preparation.users(market)
         content_z = _draw(self._encode("content", contents), rng)
         user_z = _draw(self._encode("user", users), rng)
-        company, told = np.nan_to_num(contents["company"]), self._told(contents, rng)
+        told, company = self._told(contents, rng), self._known_or_told(contents, content_z)
         browsed, summary = self._browsed(market, users["history"])
         surprise = np.nan_to_num(_scaled(self._surprise(contents, content_z), self.scales["surprise"]))
-        plain = preparation.plain(contents["attributes"], "contents")
+        plain = self._filled("content", contents["attributes"], content_z)
         content = np.hstack([content_z, content_z**2, company, told, surprise, surprise**2, plain])
-        user = np.hstack([user_z, browsed, summary, preparation.plain(users["profile"], "users")])
+        user = np.hstack([user_z, browsed, summary, self._filled("user", users["profile"], user_z)])
         codes = np.column_stack(
             [preparation.codes(contents["attributes"], name) for name in ("category", "brand")]
         )
@@ -215,6 +254,40 @@ class Representation:
             company, told, browsed, codes, preparation.shares(users["history"]), preparation.log_price(market)
         )
         return content, user, pair
+
+    def _filled(self, which, table, z):
+        """The plain columns of a table; what is missing is filled with what z tells of it.
+
+        Numbers get their decoded mean, classes their decoded probabilities.
+        """
+        name, expert = ("contents", "attributes") if which == "content" else ("users", "profile")
+        plain, n = self.preparation.plain(table, name), self.preparation.n_numbers(name)
+        vae = self.content_vae if which == "content" else self.user_vae
+        gaps = np.hstack([np.isnan(table[:, :n]), table[:, n:] == 0])
+        rows = np.flatnonzero(gaps.any(axis=1))
+        if not len(rows) or vae is None or vae.experts.get(expert) is None:
+            return plain
+        means, logits = vae.experts[expert].decode(z[rows])
+        if n:
+            known = ~gaps[rows, :n]
+            plain[rows, :n] = np.where(known, plain[rows, :n], keras.ops.convert_to_numpy(means))
+        start = 2 * n
+        for k, size in enumerate(self.preparation.class_sizes(name)):
+            chance = np.hstack([np.zeros((len(rows), 1)), softmax(np.asarray(logits[k])[:, 1:], axis=1)])
+            block = plain[rows, start : start + size]
+            plain[rows, start : start + size] = np.where(gaps[rows, n + k, None], chance, block)
+            start += size
+        return plain
+
+    def _known_or_told(self, contents, z):
+        """Vectors of the contents' products, where one is not known the one that z tells of: (C, D)."""
+        company = contents["company"]
+        expert = None if self.content_vae is None else self.content_vae.experts.get("company")
+        rows = np.flatnonzero(np.isnan(company).any(axis=1))
+        company = np.nan_to_num(company)
+        if len(rows) and expert is not None:
+            company[rows] = keras.ops.convert_to_numpy(expert.decode(z[rows]))
+        return company
 
     def _told(self, contents, rng):
         """The vector that cover, title and sound tell of, without the attributes: (C, D)."""
@@ -227,10 +300,7 @@ class Representation:
         return keras.ops.convert_to_numpy(self.content_vae.experts["company"].decode(z))
 
     def _surprise(self, contents, z):
-        """How each picture differs from its reconstruction, NaN where there is none: (C, SURPRISES * pictures).
-
-        Logarithms of the mean square, of the kurtosis, and of the median and the ninth decile of what is left.
-        """
+        """What `surprise` returns, from prepared contents and their latents (C, L), as an array."""
         experts = {} if self.content_vae is None else self.content_vae.experts
         names, parts = [name for name in PICTURES if name in experts], []
         for start in range(0, len(z), 1_024 if names else len(z) + 1):
@@ -244,7 +314,7 @@ class Representation:
                 absent = contents["present"][some, CONTENT_MODALITIES.index(name)] == 0
                 columns.append(np.where(absent[:, None], np.nan, found))
             parts += [np.hstack(columns)] if names else []
-        return np.concatenate(parts) if parts else np.zeros((len(z), SURPRISES * len(names)))
+        return np.concatenate(parts) if parts else np.zeros((len(z), len(SURPRISES) * len(names)))
 
     def _browsed(self, market, history):
         """Mean vector of what each user looked at and searched for (U, D), and counts of what the user did."""

@@ -92,6 +92,40 @@ def test_surprise_is_what_a_reconstruction_leaves(parts, representation):
     assert noisy["cover square"].mean() > table["cover square"].mean()
 
 
+def test_gaps_of_a_table_are_filled_with_what_the_rest_tells(parts, representation):
+    table = representation.preparation.contents(parts[2])["attributes"]
+    n, sizes = (
+        representation.preparation.n_numbers("contents"),
+        representation.preparation.class_sizes("contents"),
+    )
+    z = representation.content_latents(parts[2])[0]
+    whole, holed = representation._filled("content", table, z), table.copy()
+    known = (table[:, n:] > 0).all(axis=1)
+    assert known[:2].all()
+    plain = representation.preparation.plain(table, "contents")
+    np.testing.assert_array_equal(whole[known], plain[known])
+    holed[0, 0], holed[1, n + 1] = np.nan, 0
+    filled = representation._filled("content", holed, z)
+    means, logits = representation.content_vae.experts["attributes"].decode(z[:2])
+    assert filled[0, 0] == pytest.approx(float(means[0, 0]), abs=1e-5)
+    start = 2 * n + sizes[0]
+    chance = np.exp(np.asarray(logits[1])[1, 1:])
+    np.testing.assert_allclose(filled[1, start + 1 : start + sizes[1]], chance / chance.sum(), rtol=1e-4)
+    changed = filled != whole
+    changed[0, [0, n]] = changed[1, start : start + sizes[1]] = False
+    assert not changed.any()
+
+
+def test_a_product_that_nobody_browsed_gets_the_vector_that_its_content_tells(parts, representation):
+    arrays = representation.preparation.contents(parts[2])
+    z = representation.content_latents(parts[2])[0]
+    arrays["company"] = arrays["company"].copy()
+    arrays["company"][3] = np.nan
+    vectors = representation._known_or_told(arrays, z)
+    told = ops.convert_to_numpy(representation.content_vae.experts["company"].decode(z[3:4]))
+    np.testing.assert_allclose(vectors[3], told[0], rtol=1e-4)
+
+
 def test_intervals_hold_the_prediction_and_widen_with_the_level(parts, predictor):
     narrow, wide = (predictor.predict(parts[2], draws=2, level=level) for level in (0.5, 0.95))
     assert (narrow["ctr_low"] <= narrow["ctr"]).all()

@@ -81,6 +81,7 @@ def environment_key():
     digest = hashlib.sha256(sys.version.encode())
     files = [ROOT / "constraints.txt", *sorted((ROOT / "vaecm").rglob("*.py"))]
     files += sorted(path for path in (ROOT / "data").rglob("*") if path.is_file())
+    files += sorted((ROOT / "benchmarks" / "results").glob("*.json"))  # chapters show some of them
     for path in files:
         content = path.read_bytes()
         digest.update(f"{path.relative_to(ROOT)} {len(content)}\n".encode() + content)

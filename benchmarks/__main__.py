@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import page
+
 NAMES = (
     "quality",
     "ablation",
@@ -29,6 +31,7 @@ def main(names):
         print(f"== {name}", flush=True)
         if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
             failed.append(name)
+    page.main()
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

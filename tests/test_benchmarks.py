@@ -12,6 +12,7 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import benchmarks
+from benchmarks import page
 from benchmarks.quality import over_seeds, records
 
 
@@ -40,3 +41,12 @@ def test_mean_over_seeds_has_students_interval():
 def test_records_hold_plain_values_and_none_for_what_is_not_a_number():
     table = pd.DataFrame({"seed": [np.int64(3)], "value": [np.nan], "low": [0.12345678]})
     assert records(table) == [{"seed": 3, "value": None, "low": 0.123457}]
+
+
+def test_the_page_of_the_book_shows_the_stored_results():
+    assert page.PAGE.read_text(encoding="utf-8") == page.page(), "python -m benchmarks.page writes it anew"
+
+
+def test_every_benchmark_has_a_section_of_the_page():
+    scripts = {path.stem for path in Path(benchmarks.__file__).parent.glob("*.py")}
+    assert set(page.SECTIONS) == scripts - {"__init__", "__main__", "page"}

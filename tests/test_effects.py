@@ -5,20 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from keras import ops
+from tqdm import tqdm
 
 import vaecm
 from vaecm.predictor import _network
 from vaecm.represent import Representation, _fit_vae
 
 TINY = vaecm.ModelConfig(vae_steps=5, epochs=2, ensemble=1, latent_dim=3)
-
-
-class NoBar:
-    def update(self, n=1):
-        pass
-
-    def set_description(self, text):
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +22,7 @@ def parts():
 
 @pytest.fixture(scope="module")
 def representation(parts):
-    return Representation.fit(parts[0], TINY, 0, NoBar())
+    return Representation.fit(parts[0], TINY, 0, tqdm(disable=True))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +31,7 @@ def predictor(parts):
 
 
 def test_groups_of_columns_fill_the_design(parts, representation):
-    network = _network(TINY, representation, (0.06, 0.1, 0.0), 0)
+    network = _network(TINY, representation)
     x = network.design(representation.inputs(parts[2]).rows(np.arange(20)))
     assert x.shape == (20, sum(representation.groups().values()))
     for name, table in representation.inputs(parts[2]).rows(np.arange(5)).items():
@@ -47,7 +40,7 @@ def test_groups_of_columns_fill_the_design(parts, representation):
 
 
 def test_the_linear_path_is_its_design_times_its_weights(parts, representation):
-    network = _network(TINY, representation, (0.06, 0.1, 0.0), 0)
+    network = _network(TINY, representation)
     rows = representation.inputs(parts[2]).rows(np.arange(50))
     weights = np.random.default_rng(0).normal(size=(1 + network.design(rows).shape[1], 3)) / 10
     network.set_linear(weights, -0.7)
@@ -60,7 +53,7 @@ def test_the_linear_path_is_its_design_times_its_weights(parts, representation):
 
 
 def test_training_leaves_the_linear_path_and_reaches_every_other_weight(parts, representation):
-    network = _network(TINY, representation, (0.06, 0.1, 0.0), 0)
+    network = _network(TINY, representation)
     inputs = representation.inputs(parts[0])
     network.compile(optimizer="adam")
     before = {w.path: ops.convert_to_numpy(w) for w in network.weights if w.dtype == "float32"}
@@ -140,7 +133,7 @@ def test_more_steps_lower_the_loss_of_the_content_vae(parts, representation):
     losses = []
     for steps in (1, 120):
         config = vaecm.ModelConfig(vae_steps=steps, latent_dim=3)
-        vae = _fit_vae(representation._vae("content", 0), arrays, known, config, NoBar(), "")
+        vae = _fit_vae(representation._vae("content", 0), arrays, known, config, tqdm(disable=True), "")
         data = {name: arrays[name] for name in vae.experts} | {"present": arrays["present"]}
         losses.append(vae.evaluate(data, verbose=0, return_dict=True)["loss"])
     assert losses[1] < losses[0]

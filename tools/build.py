@@ -112,9 +112,8 @@ def execute(path):
     notebook = nbformat.read(path, as_version=4)
     kernel = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "default"}
     kernel.setdefault("TF_NUM_INTRAOP_THREADS", "2")
-    kernel.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # two chapters run at once: threads of LightGBM that wait burn time
+    # two chapters run at once: threads of LightGBM that wait burn time
+    kernel.setdefault("OMP_NUM_THREADS", "1")
     start = time.perf_counter()
     client = NotebookClient(
         notebook,

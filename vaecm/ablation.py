@@ -11,32 +11,15 @@ import pandas as pd
 from keras import layers, ops
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
+from tqdm import tqdm
 
 from vaecm import losses
 from vaecm.features import Preparation, rows_of
 from vaecm.predictor import CHUNK, EffectPredictor, ModelConfig, _network, fit_effects
-from vaecm.prepare import split_by_time
 from vaecm.represent import PICTURES, Representation, _choose
 
 TOWER = 32  # D
 PARTS = {"content": ("cover", "title", "audio", "attributes"), "user": ("history", "profile")}
-
-
-class _Changed(EffectPredictor):
-    """The whole pipeline on another representation."""
-
-    def fit(self, train, validation=None, verbose=True):
-        """Learn the preparation, what stands for the VAEs, and the effect networks; as `EffectPredictor.fit`."""
-        train.check()
-        if validation is None:
-            train, validation, _ = split_by_time(train, (0.9, 0.1, 0.0))
-        keras.utils.set_random_seed(self.seed)
-        representation = self.made_of.fit(train, self.config, self.seed, _NoBar())
-        self.networks, self.doubt = fit_effects(
-            self.config, representation, train, validation, self.seed, _NoBar()
-        )
-        self.representation = representation
-        return self
 
 
 class _Plain(Representation):
@@ -46,7 +29,7 @@ class _Plain(Representation):
         return None
 
 
-class WithoutVAE(_Changed):
+class WithoutVAE(EffectPredictor):
     """The same preparation and effect networks, but no latents: covers and sound are not read at all.
 
     Titles are still read by their phrases, attributes and histories by their plain columns.
@@ -71,7 +54,7 @@ class _NoGRU(Representation):
         return super()._learn(which, arrays, known, seed, bar) if which == "content" else None
 
 
-class WithoutGRU(_Changed):
+class WithoutGRU(EffectPredictor):
     """No user VAE, so no GRU reads the histories; the mean vector of what a user browsed stays."""
 
     made_of = _NoGRU
@@ -84,7 +67,7 @@ class _Components(Representation):
         return _PCA(self.preparation, which, self.config.latent_dim).fit(arrays, known)
 
 
-class WithPCA(_Changed):
+class WithPCA(EffectPredictor):
     """Principal components in the place of both VAEs: of covers, sound, words and attributes, and of histories.
 
     Each modality is scaled to a total variance of 1, so that none counts for its number of columns. What is missing is
@@ -193,7 +176,7 @@ def refit(predictor, train, validation, epochs=None):
     other = type(predictor)(config, predictor.seed)
     other.representation = predictor.representation
     other.networks, other.doubt = fit_effects(
-        config, predictor.representation, train, validation, predictor.seed, _NoBar()
+        config, predictor.representation, train, validation, predictor.seed, tqdm(disable=True)
     )
     return other
 
@@ -212,7 +195,7 @@ def without_deep(predictor):
     predictor._need_fit()
     other = type(predictor)(predictor.config, predictor.seed)
     other.representation, other.doubt = predictor.representation, predictor.doubt
-    other.networks = [_network(predictor.config, predictor.representation, (0.05, 0.1, 0.0), predictor.seed)]
+    other.networks = [_network(predictor.config, predictor.representation, seed=predictor.seed)]
     other.networks[0].set_weights(predictor.networks[0].get_weights())
     heads = other.networks[0].heads
     heads.set_weights([np.zeros_like(weight) for weight in heads.get_weights()])
@@ -386,13 +369,3 @@ class _Rows(keras.utils.PyDataset):
             return array
         keep = self.rng.random((len(array), *[1] * (array.ndim - 1))) >= self.hide
         return (array * keep).astype(array.dtype)
-
-
-class _NoBar:
-    """A progress bar that shows nothing."""
-
-    def update(self, n=1):
-        """Do nothing."""
-
-    def set_description(self, text):
-        """Do nothing."""

@@ -127,6 +127,8 @@ class EffectPredictor:
     ['ctr', 'cvr', 'ctcvr', 'sales']
     """
 
+    made_of = Representation  # what an ablation replaces
+
     def __init__(self, config=None, seed=0):
         self.config = ModelConfig() if config is None else config
         self.seed = seed
@@ -154,8 +156,9 @@ class EffectPredictor:
             train, validation, _ = split_by_time(train, (0.9, 0.1, 0.0))
         keras.utils.set_random_seed(self.seed)
         config = self.config
-        with tqdm(total=vae_steps(config) + 50 * config.ensemble * config.epochs, disable=not verbose) as bar:
-            representation = Representation.fit(train, config, self.seed, bar)
+        steps = round(config.vae_steps * (1 + USER_STEPS)) + 50 * config.ensemble * config.epochs
+        with tqdm(total=steps, disable=not verbose) as bar:
+            representation = self.made_of.fit(train, config, self.seed, bar)
             effects = fit_effects(config, representation, train, validation, self.seed, bar)
         self.representation = representation
         self.networks, self.doubt = effects
@@ -248,7 +251,7 @@ class EffectPredictor:
             predictor.doubt = {name: arrays[name] for name in arrays.files}
         predictor.networks = []
         for k in range(settings["networks"]):
-            network = _network(predictor.config, predictor.representation, (0.05, 0.1, 0.0), 0)
+            network = _network(predictor.config, predictor.representation)
             network.load_weights(path / f"effects_{k}.weights.h5")
             predictor.networks.append(network)
         return predictor
@@ -272,11 +275,6 @@ class EffectPredictor:
             )
 
 
-def vae_steps(config):
-    """Gradient steps of both VAEs together, about."""
-    return round(config.vae_steps * (1 + USER_STEPS))
-
-
 def fit_effects(config, representation, train, validation, seed, bar):
     """The ensemble of effect networks behind one linear path, and what is left in doubt about the click rate."""
     train_inputs, valid_inputs = representation.inputs(train), representation.inputs(validation)
@@ -293,7 +291,7 @@ def fit_effects(config, representation, train, validation, seed, bar):
     return networks, doubt
 
 
-def _network(config, representation, rates, seed):
+def _network(config, representation, rates=(0.05, 0.1, 0.0), seed=0):
     network = EffectNetwork(
         config.match_dim, config.hidden, config.dropout, config.penalty, len(representation.preparation.phrases),
         representation.crossed(), rates, seed,
@@ -318,7 +316,8 @@ def _fit_linear(representation, network, inputs, seed):
     click = fit_ridge(design, clicked, groups, seed=seed)
     weights, log_s = np.zeros((len(of) + 1, 3)), -1.0
     weights[:, 0] = click.weights
-    weights[0, 1], weights[0, 2] = logit(inputs.rates()[1]), inputs.rates()[2]
+    _, convert, value = inputs.rates()
+    weights[0, 1], weights[0, 2] = logit(convert), value
     rows = np.flatnonzero((clicked == 1) & ~np.isnan(converted))
     if len(rows):
         parts = np.zeros((len(of), len(groups)))

@@ -17,6 +17,7 @@ from vaecm import losses
 from vaecm.features import Preparation, rows_of
 from vaecm.predictor import CHUNK, EffectPredictor, ModelConfig, _network, fit_effects
 from vaecm.represent import PICTURES, Representation, _choose
+from vaecm.vae import Sampling
 
 TOWER = 32  # D
 PARTS = {"content": ("cover", "title", "audio", "attributes"), "user": ("history", "profile")}
@@ -303,21 +304,19 @@ class EndToEnd:
         self.model = keras.Model({**inputs, "context": context}, both)
 
 
-@keras.saving.register_keras_serializable(package="vaecm")
 class _Bottleneck(layers.Layer):
     """A draw of a Gaussian in training, its mean otherwise; its KL divergence is a part of the loss."""
 
     def __init__(self, weight, seed=0, **kwargs):
         super().__init__(**kwargs)
-        self.weight, self.noise = weight, keras.random.SeedGenerator(seed)
+        self.weight, self.sampling = weight, Sampling(seed=seed)
 
     def call(self, x, training=False):
         mean, log_var = ops.split(x, 2, axis=-1)
-        if not training:
-            return mean
         log_var = ops.clip(log_var, -8.0, 4.0)
-        self.add_loss(self.weight * ops.mean(losses.kl_standard_normal(mean, log_var)))
-        return mean + ops.exp(log_var / 2) * keras.random.normal(ops.shape(mean), seed=self.noise)
+        if training:
+            self.add_loss(self.weight * ops.mean(losses.kl_standard_normal(mean, log_var)))
+        return self.sampling([mean, log_var], training=training)
 
 
 def _picture(x):

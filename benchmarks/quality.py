@@ -1,6 +1,6 @@
 """How good the predictions are: the model, three baselines and the truth, on markets of several seeds.
 
-``python -m benchmarks.quality --seeds 11 12 13 --impressions 200000``
+``python -m benchmarks.quality --seeds 12 13 14 15 16 --impressions 200000``
 """
 
 import argparse
@@ -99,7 +99,7 @@ def _plain(value):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[12, 13, 14, 15, 16])
     parser.add_argument("--impressions", type=int, default=200_000)
     parser.add_argument("--users", type=int, default=4_000)
     parser.add_argument("--contents", type=int, default=3_000)

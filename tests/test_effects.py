@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from keras import ops
+from scipy import ndimage
+from sklearn.kernel_ridge import KernelRidge
 from tqdm import tqdm
 
 import vaecm
+from vaecm.meetings import Meetings
 from vaecm.predictor import _network
-from vaecm.represent import Representation, _fit_vae
+from vaecm.represent import Representation, _fit_vae, _kernel_map, _mapped, _neighbours
 
 TINY = vaecm.ModelConfig(vae_steps=5, epochs=2, ensemble=1, latent_dim=3)
 
@@ -26,22 +29,29 @@ def representation(parts):
 
 
 @pytest.fixture(scope="module")
+def met(parts, representation):
+    inputs, log = representation.inputs(parts[0]), parts[0].impressions
+    told = inputs.pair.told[inputs.content]
+    return Meetings.learn(log["user_id"], log["content_id"], inputs.targets[:, 0], told)
+
+
+@pytest.fixture(scope="module")
 def predictor(parts):
     return vaecm.EffectPredictor(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
 
 
-def test_groups_of_columns_fill_the_design(parts, representation):
-    network = _network(TINY, representation)
-    x = network.design(representation.inputs(parts[2]).rows(np.arange(20)))
+def test_groups_of_columns_fill_the_design(parts, representation, met):
+    network, inputs = _network(TINY, representation), representation.inputs(parts[2]).meet(met)
+    x = network.design(inputs.rows(np.arange(20)))
     assert x.shape == (20, sum(representation.groups().values()))
-    for name, table in representation.inputs(parts[2]).rows(np.arange(5)).items():
+    for name, table in inputs.rows(np.arange(5)).items():
         if name in representation.layout():
             assert table.shape == (5, sum(representation.layout()[name].values()))
 
 
-def test_the_linear_path_is_its_design_times_its_weights(parts, representation):
+def test_the_linear_path_is_its_design_times_its_weights(parts, representation, met):
     network = _network(TINY, representation)
-    rows = representation.inputs(parts[2]).rows(np.arange(50))
+    rows = representation.inputs(parts[2]).meet(met).rows(np.arange(50))
     weights = np.random.default_rng(0).normal(size=(1 + network.design(rows).shape[1], 3)) / 10
     network.set_linear(weights, -0.7)
     out = ops.convert_to_numpy(network(rows))
@@ -52,9 +62,9 @@ def test_the_linear_path_is_its_design_times_its_weights(parts, representation):
     np.testing.assert_allclose(out[:, 3], np.exp(-0.7), rtol=1e-5)
 
 
-def test_training_leaves_the_linear_path_and_reaches_every_other_weight(parts, representation):
+def test_training_leaves_the_linear_path_and_reaches_every_other_weight(parts, representation, met):
     network = _network(TINY, representation)
-    inputs = representation.inputs(parts[0])
+    inputs = representation.inputs(parts[0]).meet(met)
     network.compile(optimizer="adam")
     before = {w.path: ops.convert_to_numpy(w) for w in network.weights if w.dtype == "float32"}
     network.fit(inputs.rows(np.arange(2_000)), inputs.targets[:2_000], epochs=2, verbose=0)
@@ -65,24 +75,55 @@ def test_training_leaves_the_linear_path_and_reaches_every_other_weight(parts, r
             assert moved == (weight.path not in frozen), weight.path
 
 
-def test_surprise_is_what_a_reconstruction_leaves(parts, representation):
+def test_surprise_is_what_reconstruction_and_neighbours_leave(parts, representation):
     arrays = representation.preparation.contents(parts[2])
     z = representation.content_latents(parts[2])[0]
     table = representation.surprise(parts[2])
     assert list(table.index) == list(parts[2].contents["content_id"])
-    assert list(table.columns[[0, 5]]) == ["cover square", "audio kurtosis"]
+    assert list(table.columns[[0, 4, 6]]) == ["cover square", "cover extreme", "audio kurtosis"]
     found = table.to_numpy()
     rest = arrays["cover"] - ops.convert_to_numpy(representation.content_vae.experts["cover"].decode(z)[0])
+    bias, *weights = representation.maps["cover"]["weights"]
+    kernel = np.insert(weights, 4, 0.0).reshape(1, 3, 3, 1)
+    rest = rest - bias - ndimage.correlate(rest, kernel, mode="mirror")
     square, fourth = (rest**2).mean(axis=(1, 2, 3)), (rest**4).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(found[:, 0], np.log(square), atol=1e-3)
     np.testing.assert_allclose(found[:, 1], np.log(fourth / square**2), atol=1e-3)
     silent = arrays["present"][:, 2] == 0
-    assert np.isnan(found[silent, 4:]).all()
+    assert np.isnan(found[silent, 5:]).all()
     assert np.isfinite(found[~silent]).all()
     rng = np.random.default_rng(0)
     covers = rng.integers(0, 256, parts[2].covers.shape).astype(parts[2].covers.dtype)
     noisy = representation.surprise(replace(parts[2], covers=covers))
     assert noisy["cover square"].mean() > table["cover square"].mean()
+
+
+def test_the_neighbours_tell_what_is_smooth_and_not_a_speck(parts, representation):
+    arrays = representation.preparation.contents(parts[0])
+    z = representation.content_latents(parts[0])[0]
+    rest = representation._rest("cover", arrays["cover"], z)
+    design = np.insert(_neighbours(rest).reshape(-1, 8), 0, 1.0, axis=1)
+    left = rest.ravel() - design @ representation.maps["cover"]["weights"]
+    assert left.var() < rest.var()
+    np.testing.assert_allclose(design.T @ left / len(left), 0, atol=2e-3)
+    speck = np.zeros((1, 9, 9), np.float32)
+    speck[0, 4, 4] = 1
+    assert _neighbours(speck)[0, 4, 4].sum() == 0
+    assert _neighbours(speck)[0, 3, 3].tolist() == [0, 0, 0, 0, 0, 0, 0, 1]
+
+
+def test_a_kernel_map_with_all_landmarks_is_kernel_ridge():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(60, 4))
+    y = np.column_stack([np.sin(z[:, 0]), z[:, 1] ** 2])
+    found = _kernel_map(z, y - y.mean(axis=0), 0)
+    fits = [
+        KernelRidge(alpha=alpha, kernel="rbf", gamma=0.5 / 4).fit(z, y - y.mean(axis=0)).predict(z)
+        for alpha in np.logspace(-2, 2, 9)
+    ]
+    nearest = min(np.abs(_mapped(z, found) - fit).max() for fit in fits)
+    assert nearest < 0.1  # the intercept, which kernel ridge has none of, may differ a little
+    assert np.abs(_mapped(z, found) - y + y.mean(axis=0)).mean() < np.abs(y - y.mean(axis=0)).mean() / 2
 
 
 def test_gaps_of_a_table_are_filled_with_what_the_rest_tells(parts, representation):

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "vaecm"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
-LEAVES = {"market", "dirty", "losses", "datasets", "features", "baselines", "evaluate", "plots"}
+LEAVES = {"market", "meetings", "dirty", "losses", "datasets", "features", "baselines", "evaluate", "plots"}
 
 
 def siblings(path):

@@ -176,7 +176,7 @@ def refit(predictor, train, validation, epochs=None):
     config = replace(predictor.config, epochs=epochs or predictor.config.epochs)
     other = type(predictor)(config, predictor.seed)
     other.representation = predictor.representation
-    other.networks, other.doubt = fit_effects(
+    other.networks, other.doubt, other.met = fit_effects(
         config, predictor.representation, train, validation, predictor.seed, tqdm(disable=True)
     )
     return other
@@ -195,7 +195,7 @@ def without_deep(predictor):
     """
     predictor._need_fit()
     other = type(predictor)(predictor.config, predictor.seed)
-    other.representation, other.doubt = predictor.representation, predictor.doubt
+    other.representation, other.doubt, other.met = predictor.representation, predictor.doubt, predictor.met
     other.networks = [_network(predictor.config, predictor.representation, seed=predictor.seed)]
     other.networks[0].set_weights(predictor.networks[0].get_weights())
     heads = other.networks[0].heads

@@ -34,15 +34,16 @@ class EffectNetwork(keras.Model):
     n_phrases : int
         Codes of phrases, 0 and 1 included, which say nothing.
     crossed : dict of tuple
-        First and last column of what is crossed: numbers, classes, hours, users.
+        First and last column of what is crossed: numbers, classes, hours, users; sums, fade.
     rates : tuple of float
         Mean click rate, mean conversion rate per click, mean of log(sales / price): where the heads start.
 
     Notes
     -----
-    Inputs are a dict: ``content`` (B, Dc), ``user`` (B, Du), ``pair`` (B, Dp), ``context`` (B, Dx), all standardised,
-    ``phrases`` (B, T) codes and ``log_price`` (B, 1). The loss reads ``y``, a (B, 3) tensor of clicked, converted and
-    sales in yuan; NaN where a target is not known. The call returns the logits a, b and m, s as one (B, 4) tensor.
+    Inputs are a dict: ``content`` (B, Dc), ``user`` (B, Du), ``pair`` (B, Dp), ``met`` (B, Dm) and ``context`` (B, Dx),
+    all standardised, ``phrases`` (B, T) codes and ``log_price`` (B, 1). The loss reads ``y``, a (B, 3) tensor of
+    clicked, converted and sales in yuan; NaN where a target is not known. The call returns the logits a, b and m, s as
+    one (B, 4) tensor.
     """
 
     def __init__(
@@ -92,22 +93,28 @@ class EffectNetwork(keras.Model):
         return ops.concatenate([out[:, :2], m, s * ops.ones_like(m)], axis=-1)
 
     def _read(self, inputs):
-        return ops.concatenate([inputs[name] for name in ("content", "user", "pair", "context")], axis=-1)
+        return ops.concatenate(
+            [inputs[name] for name in ("content", "user", "pair", "met", "context")], axis=-1
+        )
 
     def cross(self, inputs):
-        """Classes of users times numbers, times first class of contents, and times the hour: (B, K)."""
+        """What the linear path crosses, (B, K).
+
+        Classes of users times numbers, times the first class of contents, and times the hour; sums times fade.
+        """
         at = {name: slice(*ends) for name, ends in self.options["crossed"].items()}
         content, hours = inputs["content"], inputs["context"][:, at["hours"]]
         user = ops.expand_dims(inputs["user"][:, at["users"]], 2)
+        faded = inputs["pair"][:, at["sums"]] * inputs["context"][:, at["fade"]]
         if not user.shape[1]:
-            return hours[:, :0]  # users without classes: nothing to cross
+            return faded  # users without classes: nothing else to cross
         parts = [content[:, at["numbers"]], content[:, at["classes"]], hours]
         products = [
             ops.reshape(user * ops.expand_dims(part, 1), (-1, user.shape[1] * part.shape[1]))
             for part in parts
             if part.shape[1]
         ]
-        return ops.concatenate(products, axis=-1)
+        return ops.concatenate([*products, faded], axis=-1)
 
     def design(self, inputs):
         """The columns of the linear path as an array, (B, D): what is read, what is crossed, counts of phrases."""

@@ -32,6 +32,8 @@ EVENT_FIELDS = ("action", "category", "brand", "word_1", "word_2", "product", "p
 ACTIONS = ("view", "search", "cart", "purchase")
 CONTENT_MODALITIES = ("cover", "title", "audio", "attributes", "company")
 COMPANY_DIMS = 8  # dimensions of the vectors that co-browsing gives to products
+PHRASE_COUNT = 8  # titles that a phrase must stand in to be read
+FADE_DAYS = 30  # after which a taste that was seen in the history counts for less
 USER_MODALITIES = ("history", "profile")
 
 
@@ -62,10 +64,7 @@ class Vocabulary:
 
     @classmethod
     def learn(cls, texts, min_count=2, most=20_000):
-        counts = pd.Series([word for text in texts for word in tokenize(text)], dtype=object).value_counts()
-        counts = counts[counts >= min_count]
-        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        return cls(word for word, _ in ordered[:most])
+        return cls(_count_words(texts, min_count)[:most].index)
 
     def __len__(self):
         return len(self.words) + 2
@@ -120,6 +119,7 @@ class Preparation:
         events = market.events
         queries = [] if events is None or "query" not in events else events["query"].dropna()
         titles = contents.loc[known, "title"].dropna() if "title" in contents else []
+        phrases = _count_words(_phrases(titles), PHRASE_COUNT)
         frames = {"contents": contents[known], "users": users, "context": _context_frame(market)}
         state = {
             "words": Vocabulary.learn([*titles, *queries]).words,
@@ -128,7 +128,8 @@ class Preparation:
             "scales": {name: _learn_scales(frame, NUMBERS[name]) for name, frame in frames.items()},
             "classes": {name: _learn_classes(frames[name], CLASSES[name]) for name in CLASSES},
             "events": _learn_event_scales(market),
-            "phrases": Vocabulary.learn(_phrases(titles), min_count=4).words,
+            "phrases": list(phrases.index),
+            "phrase_counts": phrases.tolist(),
             "company": company,
             "log": log,
             "has": _modalities(market, company),
@@ -191,13 +192,16 @@ class Preparation:
         return out
 
     def title_phrases(self, market):
-        """Codes of pairs of neighbouring words in each title: (C, T) int32."""
+        """Codes of the first word, and of the pairs of neighbouring words, in each title: (C, T) int32."""
         n = len(market.contents)
         titles = market.contents["title"] if "title" in market.contents else [""] * n
         return self.phrases.encode(_phrases(titles), self.state["title_length"])
 
     def context(self, market):
-        """What is known of each impression beyond content and user: numbers, hour, weekday: (B, D)."""
+        """What is known of each impression beyond content and user: (B, D).
+
+        Numbers, waves of the hour, weekday, position, and the fade of the history: 1 while it is new, 0 at last.
+        """
         frame = _context_frame(market)
         numbers = np.nan_to_num(_scaled(frame, self.state["scales"]["context"]))
         hour = 2 * np.pi * frame["hour"].to_numpy() / 24
@@ -208,9 +212,11 @@ class Preparation:
             if "position" in frame
             else np.zeros(len(frame), int)
         )
-        return np.concatenate([numbers, waves, weekday, np.eye(11)[np.maximum(steps, 0)]], axis=1).astype(
-            np.float32
-        )
+        seconds = market.impressions["time"].to_numpy().astype("datetime64[s]").astype(np.int64)
+        days = np.maximum(seconds - self.state["log"]["start"], 0) / 86_400
+        fade = np.exp(-days / FADE_DAYS)[:, None]
+        steps = np.eye(11, dtype=np.float32)[np.maximum(steps, 0)]
+        return np.concatenate([numbers, waves, weekday, steps, fade], axis=1, dtype=np.float32)
 
     def plain(self, table, name):
         """A table as numbers alone: scaled numbers with 0 where missing, what is missing, classes one-hot."""
@@ -262,6 +268,11 @@ class Preparation:
             else np.zeros(len(frame), np.float32)
         )
 
+    def phrase_octaves(self):
+        """How many phrases occur at least 2^k and fewer than 2^(k+1) times, by k, the most frequent first."""
+        octave = np.log2(np.maximum(self.state["phrase_counts"], 1)).astype(int)
+        return {int(k): int((octave == k).sum()) for k in sorted(set(octave.tolist()), reverse=True)}
+
     def example(self, name):
         """One made-up row of each modality of contents or users."""
         width = self.n_numbers(name + "s") + len(self.class_sizes(name + "s"))
@@ -285,7 +296,7 @@ class Preparation:
 
     def context_width(self):
         """Columns of the context."""
-        return len(self.state["scales"]["context"]) + 4 + 7 + 11
+        return len(self.state["scales"]["context"]) + 4 + 7 + 11 + 1
 
     def class_sizes(self, name):
         """How many codes each class column of a table has, with the code 0 of missing and unseen values."""
@@ -483,12 +494,16 @@ def _codes(values, known):
     )
 
 
+def _count_words(texts, min_count):
+    """How often each word occurs, the most frequent first, equal ones by the alphabet."""
+    counts = pd.Series([word for text in texts for word in tokenize(text)], dtype=object).value_counts()
+    return counts[counts >= min_count].sort_index().sort_values(ascending=False, kind="stable")
+
+
 def _phrases(titles):
-    """Each title as the text of its pairs of neighbouring words: "not so dull" becomes "not-so so-dull"."""
-    words = (tokenize(title) for title in titles)
-    return [
-        " ".join(f"{a.replace('-', '')}-{b.replace('-', '')}" for a, b in pairwise(line)) for line in words
-    ]
+    """Each title as its first word and its pairs of neighbours: "not so dull" becomes "not not-so so-dull"."""
+    lines = ([word.replace("-", "") for word in tokenize(title)] for title in titles)
+    return [" ".join([*line[:1], *(f"{a}-{b}" for a, b in pairwise(line))]) for line in lines]
 
 
 def _learn_company(market):

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from vaecm.effects import EffectNetwork
 from vaecm.evidence import ROWS, SAMPLE, fit_ridge, unexplained
 from vaecm.market import checked_folder, new_folder
+from vaecm.meetings import Meetings
 from vaecm.prepare import split_by_time
 from vaecm.represent import USER_STEPS, Batches, Progress, Representation, blocks
 
@@ -69,7 +70,7 @@ class ModelConfig:
     beta: float = 1.0
     company_weight: float = 40.0
     modality_dropout: float = 0.5
-    vae_steps: int = 900
+    vae_steps: int = 600
     match_dim: int = 8
     hidden: tuple = (32,)
     dropout: float = 0.2
@@ -132,7 +133,7 @@ class EffectPredictor:
     def __init__(self, config=None, seed=0):
         self.config = ModelConfig() if config is None else config
         self.seed = seed
-        self.representation, self.networks, self.doubt = None, None, None
+        self.representation, self.networks, self.doubt, self.met = None, None, None, None
 
     def fit(self, train, validation=None, verbose=True):
         """Learn the preparation, both VAEs and the effect networks from `train`.
@@ -161,7 +162,7 @@ class EffectPredictor:
             representation = self.made_of.fit(train, config, self.seed, bar)
             effects = fit_effects(config, representation, train, validation, self.seed, bar)
         self.representation = representation
-        self.networks, self.doubt = effects
+        self.networks, self.doubt, self.met = effects
         return self
 
     def predict(self, market, draws=0, level=0.95):
@@ -187,9 +188,10 @@ class EffectPredictor:
         self._need_fit()
         market.check(targets=False)
         representation = self.representation
-        versions = [representation.inputs(market)] if not draws else [
-            representation.inputs(market, rng=np.random.default_rng([self.seed, k])) for k in range(draws)
-        ]  # fmt: skip
+        prepared = representation.prepared(market)
+        versions = [
+            representation.inputs(prepared, rng).meet(self.met) for rng in _generators(self.seed, draws)
+        ]
         effects = np.empty((len(market.impressions), 4))
         bounds = np.empty((len(market.impressions), 2)) if draws else None
         for start in range(0, len(effects), CHUNK):
@@ -236,6 +238,7 @@ class EffectPredictor:
             (path / "config.json").write_text(json.dumps(settings, indent=1))
             self.representation.write(path)
             np.savez_compressed(path / "doubt.npz", **self.doubt)
+            np.savez_compressed(path / "met.npz", **self.met.arrays())
             for k, network in enumerate(self.networks):
                 network.save_weights(path / f"effects_{k}.weights.h5")
 
@@ -249,6 +252,8 @@ class EffectPredictor:
         predictor.representation = Representation.read(path, predictor.config)
         with np.load(path / "doubt.npz") as arrays:
             predictor.doubt = {name: arrays[name] for name in arrays.files}
+        with np.load(path / "met.npz") as arrays:
+            predictor.met = Meetings(**{name: arrays[name] for name in arrays.files})
         predictor.networks = []
         for k in range(settings["networks"]):
             network = _network(predictor.config, predictor.representation)
@@ -276,19 +281,29 @@ class EffectPredictor:
 
 
 def fit_effects(config, representation, train, validation, seed, bar):
-    """The ensemble of effect networks behind one linear path, and what is left in doubt about the click rate."""
-    train_inputs, valid_inputs = representation.inputs(train), representation.inputs(validation)
+    """The ensemble of effect networks behind one linear path, what is left in doubt of the click rate, and the log."""
+    prepared = representation.prepared(train)
+    inputs, log = representation.inputs(prepared), train.impressions
+    met = Meetings.learn(
+        log["user_id"], log["content_id"], inputs.targets[:, 0], inputs.pair.told[inputs.content]
+    )
+    train_inputs, valid_inputs = inputs.meet(met), representation.inputs(validation).meet(met)
     first = _network(config, representation, train_inputs.rates(), seed)
     bar.set_description("linear path")
     linear, doubt = _fit_linear(representation, first, train_inputs, seed)
     doubt["unexplained"] = _unexplained(
-        representation, first, train, train_inputs, linear, doubt["covariance"], seed
+        representation, first, prepared, train_inputs, linear, doubt["covariance"], seed
     )
     networks = [
         _fit_network(config, representation, train_inputs, valid_inputs, linear, seed + 100 * (k + 1), bar)
         for k in range(config.ensemble)
     ]
-    return networks, doubt
+    return networks, doubt, met
+
+
+def _generators(seed, draws):
+    """One generator for each draw of the latents; None, for their means, without draws."""
+    return [np.random.default_rng([seed, k]) for k in range(draws)] if draws else [None]
 
 
 def _network(config, representation, rates=(0.05, 0.1, 0.0), seed=0):
@@ -337,7 +352,7 @@ def _fit_linear(representation, network, inputs, seed):
     return (weights, log_s), {"covariance": click.covariance.astype(np.float32)}
 
 
-def _unexplained(representation, network, market, inputs, linear, covariance, seed, draws=2):
+def _unexplained(representation, network, prepared, inputs, linear, covariance, seed, draws=2):
     """What repeated meetings show beyond the prediction, less what draws of the latents account for already.
 
     The same meetings were learned from, so that their residuals agree less than those of new ones: the variance
@@ -360,7 +375,7 @@ def _unexplained(representation, network, market, inputs, linear, covariance, se
     p = expit(log_odds(inputs, rows).astype(float))
     total = unexplained(inputs.targets[rows, 0], p, content[rows], user[rows])[1]
     total += _quadratic(network, inputs.rows(some), covariance).mean()
-    versions = [representation.inputs(market, rng=np.random.default_rng([seed, k])) for k in range(draws)]
+    versions = (representation.inputs(prepared, rng).meet(inputs.met) for rng in _generators(seed, draws))
     drawn = [log_odds(version, some) for version in versions]
     return max(total - float(np.var(drawn, axis=0, ddof=1).mean()), 0.0)
 

@@ -4,22 +4,29 @@ Shapes: ``C`` contents, ``U`` users, ``B`` impressions, ``L`` latent dimensions.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import keras
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
+from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics.pairwise import rbf_kernel
 
 from vaecm.encoders import AudioExpert, CoverExpert, HistoryExpert, TableExpert, TitleExpert, VectorExpert
 from vaecm.features import CONTENT_MODALITIES, USER_MODALITIES, Preparation, known_contents, rows_of
+from vaecm.meetings import Meetings
 from vaecm.multimodal import MultimodalVAE
 
 VAE_BATCH = 128
+ROWS = 1_024  # contents that are looked at at once
 USER_STEPS = 1 / 4  # of the content VAE's steps: histories need fewer
 SCALED = ("content", "user", "pair", "context", "surprise")
 PICTURES = ("cover", "audio")
-SURPRISES = ("square", "kurtosis", "median", "decile")  # of what is left of a picture, in logarithms
+QUANTILES = {"median": 0.5, "decile": 0.9, "extreme": 0.97}
+SURPRISES = ("square", "kurtosis", *QUANTILES)  # of what is left of a picture, in logarithms
+LANDMARKS = {"told": 300, "likeness": 50}  # contents that a new one is compared with
 
 
 class Progress(keras.callbacks.Callback):
@@ -43,34 +50,29 @@ class Representation:
 
     Besides the latents there are three views of one space, in which products that the same users browse are near: the
     vector of a content's product (company), the vector that its cover, title and sound tell of (told), and the mean
-    vector of what a user looked at and searched for, where recent and costly actions weigh more (browsed). What the
-    content VAE can not reconstruct speaks as well: how large and how uneven the rest of a picture is (surprise).
+    vector of what a user looked at and searched for, where recent and costly actions weigh more (browsed). What neither
+    the content VAE nor the neighbours tell of a pixel speaks as well: how large and how uneven this rest is (surprise).
     """
 
     def __init__(self, config, preparation):
         self.config, self.preparation = config, preparation
         self.content_vae = self.user_vae = None
-        self.scales = {}
+        self.scales, self.maps = {}, {}
 
     @classmethod
     def fit(cls, train, config, seed, bar):
         """Learn vocabulary, scales and both VAEs from what the training market may know; no label is read."""
         self = cls(config, Preparation.fit(train, config.title_length, config.history_length))
-        contents, users, known = (
-            self.preparation.contents(train),
-            self.preparation.users(train),
-            known_contents(train),
-        )
+        prepared, known = self.prepared(train), known_contents(train)
         everybody = np.ones(len(train.users), bool)
-        self.content_vae = self._learn("content", contents, known, seed, bar)
-        self.user_vae = self._learn("user", users, everybody, seed + 1, bar)
-        rest = self.surprise(train).to_numpy()[known]
-        self.scales["surprise"] = [_known(np.nanmean, rest), np.maximum(_known(np.nanstd, rest), 0.05)]
-        content, user, pair = self._tables(train, None)
+        self.content_vae = self._learn("content", prepared.contents, known, seed, bar)
+        self.user_vae = self._learn("user", prepared.users, everybody, seed + 1, bar)
+        self._learn_maps(prepared.contents, known, seed)
+        content, user, pair = self._tables(prepared)
         some = np.sort(np.random.default_rng(seed).permutation(len(train.impressions))[:50_000])
         at = [rows[some] for rows in rows_of(train)]
         tables = {"content": content[known], "user": user, "pair": pair.rows(*at)}
-        tables["context"] = self.preparation.context(train)[some]
+        tables["context"] = prepared.context[some]
         for name, table in tables.items():
             self.scales[name] = [table.mean(axis=0), np.maximum(table.std(axis=0), 0.05)]
         return self
@@ -84,15 +86,17 @@ class Representation:
         return self._encode("user", self.preparation.users(market))
 
     def surprise(self, market):
-        r"""How each cover and each sound differs from what the content VAE makes of its latents.
+        r"""What neither the content VAE nor the neighbours of a pixel tell of it.
 
-        Of the rest :math:`r=x-\hat x(z)`, over pixels, there are
+        From the rest :math:`e=x-\hat x(z)` of a picture is taken what the eight neighbours' rests tell of it, by
+        weights :math:`w` of least squares. Of this :math:`r=e-b-w\star e`, over pixels, there are
 
         .. math:: \log\overline{r^2},\qquad \log\frac{\overline{r^4}}{\overline{r^2}^{\,2}},\qquad
-                  \log Q_{.5}(|r|),\qquad \log Q_{.9}(|r|)
+                  \log Q_{.5}(|r|),\qquad \log Q_{.9}(|r|),\qquad \log Q_{.97}(|r|)
 
         the second being the kurtosis: large where a few pixels hold most of the rest. Where the latents tell what
-        covers have in common, the rest tells what is peculiar to this one: clutter, noise, a blur.
+        covers have in common, the rest tells what is peculiar to this one: clutter, noise, a blur. What the VAE drew a
+        little beside its place is smooth, so the neighbours take it away.
 
         Parameters
         ----------
@@ -101,8 +105,9 @@ class Representation:
         Returns
         -------
         DataFrame
-            Indexed by content_id; four columns for each picture that the VAE reads (``cover square``,
-            ``cover kurtosis``, ``cover median``, ``cover decile``, then those of the sound), NaN where there is none.
+            Indexed by content_id; five columns for each picture that the VAE reads (``cover square``,
+            ``cover kurtosis``, ``cover median``, ``cover decile``, ``cover extreme``, then those of the sound), NaN
+            where there is none.
 
         Examples
         --------
@@ -111,24 +116,48 @@ class Representation:
         >>> tiny = vaecm.ModelConfig(vae_steps=5)
         >>> from tqdm import tqdm
         >>> Representation.fit(market, tiny, 0, tqdm(disable=True)).surprise(market).shape
-        (60, 8)
+        (60, 10)
         """
         contents = self.preparation.contents(market)
         table = self._surprise(contents, self._encode("content", contents)[0])
-        pictures = [] if self.content_vae is None else [n for n in PICTURES if n in self.content_vae.experts]
-        names = [f"{picture} {part}" for picture in pictures for part in SURPRISES]
+        names = [f"{picture} {part}" for picture in self._pictures() for part in SURPRISES]
         return pd.DataFrame(
             table, columns=names, index=pd.Index(market.contents["content_id"], name="content_id")
         )
 
-    def inputs(self, market, rng=None):
-        """What the effect network reads of each impression; with `rng`, latents are drawn from their posteriors."""
-        content, user, pair = self._tables(market, rng)
-        tables = {"content": content, "user": user, "context": self.preparation.context(market)}
-        scaled = {name: _scaled(table, self.scales[name]) for name, table in tables.items()}
+    def prepared(self, market):
+        """What is the same in every draw of the latents: arrays of contents, users and impressions."""
+        preparation = self.preparation
+        users = preparation.users(market)
+        return Prepared(
+            preparation.contents(market), users, *self._browsed(market, users["history"]),
+            preparation.shares(users["history"]), preparation.title_phrases(market), preparation.log_price(market),
+            preparation.context(market), *rows_of(market), _targets(market),
+            market.contents["content_id"].to_numpy(), market.users["user_id"].to_numpy(),
+        )  # fmt: skip
+
+    def inputs(self, prepared, rng=None):
+        """What the effect network reads of each impression; with `rng`, latents are drawn from their posteriors.
+
+        Parameters
+        ----------
+        prepared : Prepared or Market
+            A market, or what `prepared` made of it.
+        rng : numpy.random.Generator, optional
+
+        Returns
+        -------
+        Inputs
+        """
+        if not isinstance(prepared, Prepared):
+            prepared = self.prepared(prepared)
+        content, user, pair = self._tables(prepared, rng)
         return Inputs(
-            scaled["content"], scaled["user"], self.preparation.title_phrases(market), pair, self.scales["pair"],
-            scaled["context"], *rows_of(market), _targets(market),
+            content_table=_scaled(content, self.scales["content"]), user_table=_scaled(user, self.scales["user"]),
+            phrases=prepared.phrases, pair=pair, context=prepared.context,
+            scales={name: self.scales[name] for name in ("pair", "context")},
+            content=prepared.content, user=prepared.user, targets=prepared.targets,
+            content_ids=prepared.content_ids, user_ids=prepared.user_ids,
         )  # fmt: skip
 
     def layout(self):
@@ -143,15 +172,16 @@ class Representation:
                 **dict(zip(classes, preparation.class_sizes(name), strict=True)),
             }
 
-        pictures = 0 if self.content_vae is None else len(set(PICTURES) & set(self.content_vae.experts))
-        content = {"z": L, "z squared": L, "company": D, "told": D, "surprise": 2 * len(SURPRISES) * pictures}
+        surprise = 2 * len(SURPRISES) * len(self._pictures())
+        likeness = len(self.maps["likeness"]["middle"]) if "likeness" in self.maps else 0
+        content = {"z": L, "likeness": likeness, "company": D, "told": D, "surprise": surprise}
         user = {"z": 0 if self.user_vae is None else self.config.latent_dim, "browsed": D, "activity": 6}
         pair = {"company by browsed": D, "told by browsed": D * D, "distance": D, "sums": 2, "shares": 2}
         numbers = len(preparation.state["scales"]["context"])
-        context = {"numbers": numbers, "hours": 4, "weekday": 7, "position": 11}
+        context = {"numbers": numbers, "hours": 4, "weekday": 7, "position": 11, "fade": 1}
         return {
             "content": content | table("contents"), "user": user | table("users"),
-            "pair": pair, "context": context,
+            "pair": pair, "met": {"clicked": D, "clicked sum": 1, "shown": D, "shown sum": 1}, "context": context,
         }  # fmt: skip
 
     def sizes(self):
@@ -165,12 +195,17 @@ class Representation:
         return starts[groups[0]], starts[groups[-1]] + widths[groups[-1]]
 
     def crossed(self):
-        """First and last column of what the linear path crosses: numbers, first class, hours, classes of users."""
+        """First and last column of what the linear path crosses.
+
+        Numbers, first class and hours with the classes of users; the sums of the pair with the fade of the history.
+        """
         classes = [list(self.preparation.state["classes"][name]) for name in ("contents", "users")]
         return {
             "numbers": self.columns("content", "numbers"),
             "classes": self.columns("content", classes[0][0]) if classes[0] else (0, 0),
             "hours": self.columns("context", "hours"),
+            "sums": self.columns("pair", "sums"),
+            "fade": self.columns("context", "fade"),
             "users": self.columns("user", classes[1][0], classes[1][-1]) if classes[1] else (0, 0),
         }
 
@@ -184,7 +219,10 @@ class Representation:
         width = {name: stop - start for name, (start, stop) in self.crossed().items()}
         for name in ("numbers", "classes", "hours"):
             named[f"users by {name}"] = width["users"] * width[name]
-        return named | {"phrases": len(self.preparation.phrases)}
+        named["sums by fade"] = width["sums"]
+        octaves = {f"phrases met {2**k}+ times": n for k, n in self.preparation.phrase_octaves().items()}
+        # the codes 0 and 1, nothing there and an unknown phrase, have columns of zeros: a group without weight
+        return named | {"no phrase": 2} | octaves
 
     def example(self):
         """One made-up row of what the effect network reads, to build it with."""
@@ -228,32 +266,61 @@ class Representation:
 
     def _encode(self, which, arrays):
         """Mean and log-variance of z for the rows of contents or users, each (n, L); (n, 0) without a VAE."""
-        vae, n = {"content": self.content_vae, "user": self.user_vae}[which], len(arrays["present"])
+        vae, n = self.user_vae if which == "user" else self.content_vae, len(arrays["present"])
         if vae is None or n == 0:
             return np.zeros((n, 0), np.float32), np.zeros((n, 0), np.float32)
         parts = [vae(block) for block in blocks(_choose(vae, arrays), 1_024)]
         sides = zip(*parts, strict=True)
         return tuple(np.concatenate([keras.ops.convert_to_numpy(part) for part in side]) for side in sides)
 
-    def _tables(self, market, rng):
+    def _tables(self, prepared, rng=None):
         """Unscaled rows of contents and users, and what is needed to pair them."""
-        preparation = self.preparation
-        contents, users = preparation.contents(market), preparation.users(market)
-        content_z = _draw(self._encode("content", contents), rng)
-        user_z = _draw(self._encode("user", users), rng)
-        told, company = self._told(contents, rng), self._known_or_told(contents, content_z)
-        browsed, summary = self._browsed(market, users["history"])
+        preparation, contents, users = self.preparation, prepared.contents, prepared.users
+        if not prepared.posteriors:
+            each = {"content": contents, "blind": _blind(contents), "user": users}
+            prepared.posteriors = {name: self._encode(name, arrays) for name, arrays in each.items()}
+        content_z, blind_z, user_z = (
+            _draw(prepared.posteriors[name], rng) for name in ("content", "blind", "user")
+        )
+        told, company = self._told(blind_z, contents), self._known_or_told(contents, content_z)
         surprise = np.nan_to_num(_scaled(self._surprise(contents, content_z), self.scales["surprise"]))
         plain = self._filled("content", contents["attributes"], content_z)
-        content = np.hstack([content_z, content_z**2, company, told, surprise, surprise**2, plain])
-        user = np.hstack([user_z, browsed, summary, self._filled("user", users["profile"], user_z)])
+        content = np.hstack(
+            [content_z, self._likeness(content_z), company, told, surprise, surprise**2, plain]
+        )
+        profile = self._filled("user", users["profile"], user_z)
+        user = np.hstack([user_z, prepared.browsed, prepared.activity, profile])
         codes = np.column_stack(
             [preparation.codes(contents["attributes"], name) for name in ("category", "brand")]
         )
-        pair = Pair(
-            company, told, browsed, codes, preparation.shares(users["history"]), preparation.log_price(market)
+        return content, user, Pair(company, told, prepared.browsed, codes, prepared.bags, prepared.log_price)
+
+    def _learn_maps(self, contents, known, seed):
+        """From z without attributes to the vector of the product; from the neighbours of a rest to the rest itself."""
+        there, blind = (
+            known & ~np.isnan(contents["company"]).any(axis=1),
+            self._encode("content", _blind(contents)),
         )
-        return content, user, pair
+        if there.sum() > 1 and blind[0].shape[1]:
+            self.maps["told"] = _kernel_map(blind[0][there], contents["company"][there], seed)
+        some = {name: array[known] for name, array in contents.items()}
+        z = self._encode("content", some)[0]
+        if z.size:
+            near = _landmarks(z, "likeness", seed)
+            middle = np.zeros(len(near.components_), np.float32)
+            self.maps["likeness"] = {
+                "landmarks": near.components_,
+                "weights": near.normalization_.T,
+                "middle": middle,
+            }
+        for name in self._pictures():
+            rows = np.flatnonzero(some["present"][:, CONTENT_MODALITIES.index(name)])[:ROWS]
+            rest = self._rest(name, some[name][rows], z[rows])
+            near = _neighbours(rest).reshape(-1, 8)
+            design = np.hstack([np.ones((len(near), 1), np.float32), near])
+            self.maps[name] = {"weights": np.linalg.lstsq(design, rest.ravel(), rcond=None)[0]}
+        rest = self._surprise(some, z)
+        self.scales["surprise"] = [_known(np.nanmean, rest), np.maximum(_known(np.nanstd, rest), 0.05)]
 
     def _filled(self, which, table, z):
         """The plain columns of a table; what is missing is filled with what z tells of it.
@@ -289,28 +356,36 @@ class Representation:
             company[rows] = keras.ops.convert_to_numpy(expert.decode(z[rows]))
         return company
 
-    def _told(self, contents, rng):
-        """The vector that cover, title and sound tell of, without the attributes: (C, D)."""
-        n, D = contents["company"].shape
-        if self.content_vae is None or "company" not in self.content_vae.experts:
-            return np.zeros((n, D), np.float32)
-        blind = {**contents, "present": contents["present"].copy()}
-        blind["present"][:, CONTENT_MODALITIES.index("attributes")] = 0
-        z = _draw(self._encode("content", blind), rng)
-        return keras.ops.convert_to_numpy(self.content_vae.experts["company"].decode(z))
+    def _told(self, z, contents):
+        """The vector that cover, title and sound tell of, from a z without the attributes: (C, D)."""
+        if "told" not in self.maps:
+            return np.zeros_like(contents["company"])
+        return _mapped(z, self.maps["told"])
+
+    def _likeness(self, z):
+        """How near z is to landmarks, (C, K): functions of z that bend, for the linear path to choose from."""
+        return _mapped(z, self.maps["likeness"]) if "likeness" in self.maps else z[:, :0]
+
+    def _pictures(self):
+        """The pictures that the content VAE reads."""
+        return [] if self.content_vae is None else [n for n in PICTURES if n in self.content_vae.experts]
+
+    def _rest(self, name, pictures, z):
+        """What the VAE leaves of pictures, (n, H, W)."""
+        made = keras.ops.convert_to_numpy(self.content_vae.experts[name].decode(z)[0])
+        return (pictures - made)[..., 0]
 
     def _surprise(self, contents, z):
         """What `surprise` returns, from prepared contents and their latents (C, L), as an array."""
-        experts = {} if self.content_vae is None else self.content_vae.experts
-        names, parts = [name for name in PICTURES if name in experts], []
-        for start in range(0, len(z), 1_024 if names else len(z) + 1):
-            some, columns = slice(start, start + 1_024), []
+        names, parts = self._pictures(), []
+        for start in range(0, len(z), ROWS if names else len(z) + 1):
+            some, columns = slice(start, start + ROWS), []
             for name in names:
-                picture = keras.ops.convert_to_numpy(experts[name].decode(z[some])[0])
-                rest = np.abs(contents[name][some] - picture).reshape(len(picture), -1)
+                rest, weights = self._rest(name, contents[name][some], z[some]), self.maps[name]["weights"]
+                rest = np.abs(rest - weights[0] - _neighbours(rest) @ weights[1:]).reshape(len(rest), -1)
                 square, fourth = (rest**2).mean(axis=1) + 1e-6, (rest**4).mean(axis=1) + 1e-9
-                deciles = np.quantile(rest, [0.5, 0.9], axis=1) + 1e-3
-                found = np.log([square, fourth / square**2, *deciles]).T
+                quantiles = np.quantile(rest, list(QUANTILES.values()), axis=1) + 1e-3
+                found = np.log([square, fourth / square**2, *quantiles]).T
                 absent = contents["present"][some, CONTENT_MODALITIES.index(name)] == 0
                 columns.append(np.where(absent[:, None], np.nan, found))
             parts += [np.hstack(columns)] if names else []
@@ -346,6 +421,10 @@ class Representation:
             for part, value in zip(("mean", "scale"), pair, strict=True)
         }
         np.savez(path / "scales.npz", **arrays)
+        np.savez(
+            path / "maps.npz",
+            **{f"{name} {part}": a for name, m in self.maps.items() for part, a in m.items()},
+        )
         for name, vae in (("content", self.content_vae), ("user", self.user_vae)):
             if vae is not None:
                 vae.save_weights(path / f"{name}_vae.weights.h5")
@@ -356,12 +435,35 @@ class Representation:
         self = cls(config, Preparation(json.loads((path / "preparation.json").read_text())))
         with np.load(path / "scales.npz") as arrays:
             self.scales = {name: [arrays[f"{name}_mean"], arrays[f"{name}_scale"]] for name in SCALED}
+        with np.load(path / "maps.npz") as arrays:
+            for name, part in (key.split() for key in arrays.files):
+                self.maps.setdefault(name, {})[part] = arrays[f"{name} {part}"]
         for name in ("content", "user"):
             vae = self._vae(name, 0)
             if vae is not None:
                 vae.load_weights(path / f"{name}_vae.weights.h5")
             setattr(self, f"{name}_vae", vae)
         return self
+
+
+@dataclass
+class Prepared:
+    """Arrays of a market that no draw of the latents changes."""
+
+    contents: dict
+    users: dict
+    browsed: np.ndarray  # (U, D)
+    activity: np.ndarray  # (U, 6)
+    bags: list  # (U, categories) and (U, brands): shares of the history
+    phrases: np.ndarray  # (C, T) codes
+    log_price: np.ndarray  # (C,)
+    context: np.ndarray  # (B, Dx)
+    content: np.ndarray  # (B,) row of the content
+    user: np.ndarray  # (B,) row of the user
+    targets: np.ndarray  # (B, 3)
+    content_ids: np.ndarray  # (C,)
+    user_ids: np.ndarray  # (U,)
+    posteriors: dict = field(default_factory=dict)  # mean and log-variance of z, once they are known
 
 
 @dataclass
@@ -392,14 +494,22 @@ class Inputs:
     user_table: np.ndarray
     phrases: np.ndarray
     pair: Pair
-    pair_scale: list  # mean and standard deviation of its columns
     context: np.ndarray
+    scales: dict  # means and standard deviations of the columns of pair and context
     content: np.ndarray
     user: np.ndarray
     targets: np.ndarray
+    content_ids: np.ndarray
+    user_ids: np.ndarray
+    met: Meetings | None = None
+    met_at: tuple = ()  # rows of users and of contents in `met`
 
     def __len__(self):
         return len(self.content)
+
+    def meet(self, met):
+        """The same, with what users met in a training log."""
+        return replace(self, met=met, met_at=met.rows(self.user_ids, self.content_ids))
 
     def rows(self, rows):
         """The effect network's inputs for some impressions."""
@@ -407,8 +517,9 @@ class Inputs:
         return {
             "content": self.content_table[content],
             "user": self.user_table[user],
-            "pair": _scaled(self.pair.rows(content, user), self.pair_scale),
-            "context": self.context[rows],
+            "pair": _scaled(self.pair.rows(content, user), self.scales["pair"]),
+            "met": self.met.at(self.met_at[0][user], self.met_at[1][content], self.pair.told[content]),
+            "context": _scaled(self.context[rows], self.scales["context"]),
             "phrases": self.phrases[content],
             "log_price": self.pair.log_price[content][:, None],
         }
@@ -470,6 +581,39 @@ def _choose(vae, arrays):
     order = CONTENT_MODALITIES if "cover" in arrays else USER_MODALITIES
     columns = [order.index(name) for name in vae.experts]
     return {**{name: arrays[name] for name in vae.experts}, "present": arrays["present"][:, columns]}
+
+
+def _blind(contents):
+    """The arrays of contents, with the attributes marked as missing."""
+    present = contents["present"].copy()
+    present[:, CONTENT_MODALITIES.index("attributes")] = 0
+    return {**contents, "present": present}
+
+
+def _kernel_map(z, vectors, seed):
+    """Kernel ridge regression on landmarks (Williams and Seeger 2001, NIPS 13): where they lie, and their weights."""
+    near = _landmarks(z, "told", seed)
+    ridge = RidgeCV(np.logspace(-2, 2, 9)).fit(near.transform(z), vectors)
+    weights = near.normalization_.T @ ridge.coef_.T
+    return {"landmarks": near.components_, "weights": weights, "middle": ridge.intercept_}
+
+
+def _landmarks(z, name, seed):
+    n = min(LANDMARKS[name], len(z))
+    return Nystroem(gamma=0.5 / z.shape[1], n_components=n, random_state=seed).fit(z)
+
+
+def _mapped(z, at):
+    """What a map of `_kernel_map` makes of z."""
+    near = rbf_kernel(z, at["landmarks"], gamma=0.5 / z.shape[1])
+    return (near @ at["weights"] + at["middle"]).astype(np.float32)
+
+
+def _neighbours(rest):
+    """The eight neighbours of each pixel, mirrored at the edge: (n, H, W, 8)."""
+    padded = np.pad(rest, ((0, 0), (1, 1), (1, 1)), mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2)).reshape(*rest.shape, 9)
+    return np.delete(windows, 4, axis=-1)
 
 
 def _known(statistic, table):

@@ -140,7 +140,7 @@ def run_seed(seed, args):
     click = model.click
     boosters = {"LightGBM": (click, lambda t: click.predict(t, raw_score=True))}
     seen = LGBMRegressor(
-        **{**model.CLICK, "n_estimators": 200, "learning_rate": 0.1}, random_state=seed, n_jobs=2, verbose=-1
+        **{**model.CLICK, "n_estimators": 200, "learning_rate": 0.1}, random_state=seed, n_jobs=1, verbose=-1
     )
     seen.fit(model.features.transform(train), logit(train.truth["p_click"].to_numpy(float)))
     boosters["LightGBM on the true log-odds"] = seen, seen.predict

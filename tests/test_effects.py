@@ -12,7 +12,8 @@ from tqdm import tqdm
 import vaecm
 from vaecm.meetings import Meetings
 from vaecm.predictor import _network
-from vaecm.represent import Representation, _fit_vae, _kernel_map, _mapped, _neighbours
+from vaecm.represent import Representation, _fit_vae
+from vaecm.views import likeness_map, mapped, neighbours, vector_map
 
 TINY = vaecm.ModelConfig(vae_steps=5, epochs=2, ensemble=1, latent_dim=3)
 
@@ -102,28 +103,36 @@ def test_the_neighbours_tell_what_is_smooth_and_not_a_speck(parts, representatio
     arrays = representation.preparation.contents(parts[0])
     z = representation.content_latents(parts[0])[0]
     rest = representation._rest("cover", arrays["cover"], z)
-    design = np.insert(_neighbours(rest).reshape(-1, 8), 0, 1.0, axis=1)
+    design = np.insert(neighbours(rest).reshape(-1, 8), 0, 1.0, axis=1)
     left = rest.ravel() - design @ representation.maps["cover"]["weights"]
     assert left.var() < rest.var()
     np.testing.assert_allclose(design.T @ left / len(left), 0, atol=2e-3)
     speck = np.zeros((1, 9, 9), np.float32)
     speck[0, 4, 4] = 1
-    assert _neighbours(speck)[0, 4, 4].sum() == 0
-    assert _neighbours(speck)[0, 3, 3].tolist() == [0, 0, 0, 0, 0, 0, 0, 1]
+    assert neighbours(speck)[0, 4, 4].sum() == 0
+    assert neighbours(speck)[0, 3, 3].tolist() == [0, 0, 0, 0, 0, 0, 0, 1]
 
 
 def test_a_kernel_map_with_all_landmarks_is_kernel_ridge():
     rng = np.random.default_rng(0)
     z = rng.normal(size=(60, 4))
     y = np.column_stack([np.sin(z[:, 0]), z[:, 1] ** 2])
-    found = _kernel_map(z, y - y.mean(axis=0), 0)
+    found = vector_map(z, y - y.mean(axis=0), 60)
     fits = [
         KernelRidge(alpha=alpha, kernel="rbf", gamma=0.5 / 4).fit(z, y - y.mean(axis=0)).predict(z)
         for alpha in np.logspace(-2, 2, 9)
     ]
-    nearest = min(np.abs(_mapped(z, found) - fit).max() for fit in fits)
+    nearest = min(np.abs(mapped(z, found) - fit).max() for fit in fits)
     assert nearest < 0.1  # the intercept, which kernel ridge has none of, may differ a little
-    assert np.abs(_mapped(z, found) - y + y.mean(axis=0)).mean() < np.abs(y - y.mean(axis=0)).mean() / 2
+    assert np.abs(mapped(z, found) - y + y.mean(axis=0)).mean() < np.abs(y - y.mean(axis=0)).mean() / 2
+
+
+def test_likeness_has_the_inner_products_of_the_kernel():
+    z = np.random.default_rng(1).normal(size=(40, 3))
+    columns = mapped(z, likeness_map(z, 40))
+    apart = ((z[:, None] - z[None]) ** 2).sum(axis=-1)
+    np.testing.assert_allclose(columns @ columns.T, np.exp(-apart / (2 * 3)), atol=1e-3)
+    assert mapped(z, likeness_map(z, 7)).shape == (40, 7)
 
 
 def test_gaps_of_a_table_are_filled_with_what_the_rest_tells(parts, representation):

@@ -106,7 +106,7 @@ def test_what_repeated_meetings_share_is_found(deviation):
     clicked = rng.random(len(p)) < p
     found, more = unexplained(clicked, np.full(len(p), p.mean()), user, content)
     assert found == pytest.approx(deviation**2, abs=0.12)
-    assert found <= more <= found + 0.2
+    assert found <= more <= found + 0.4
 
 
 def test_without_repeated_meetings_nothing_is_known():

@@ -9,7 +9,18 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "vaecm"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
-LEAVES = {"market", "meetings", "dirty", "losses", "datasets", "features", "baselines", "evaluate", "plots"}
+LEAVES = {
+    "market",
+    "meetings",
+    "views",
+    "dirty",
+    "losses",
+    "datasets",
+    "features",
+    "baselines",
+    "evaluate",
+    "plots",
+}
 
 
 def siblings(path):

@@ -51,7 +51,9 @@ def test_columns_have_unit_scale_and_unknown_users_know_nothing(met):
 
 
 def test_ids_may_be_text_and_everything_survives_a_file(met, tmp_path):
-    text = Meetings.learn(np.array([f"u{u}" for u in USER]), np.array([f"c{c}" for c in CONTENT]), CLICKED, VECTORS)
+    text = Meetings.learn(
+        np.array([f"u{u}" for u in USER]), np.array([f"c{c}" for c in CONTENT]), CLICKED, VECTORS
+    )
     np.savez(tmp_path / "met.npz", **text.arrays())
     with np.load(tmp_path / "met.npz") as arrays:
         again = Meetings(**{name: arrays[name] for name in arrays.files})

@@ -18,7 +18,7 @@ from scipy.special import expit
 
 ALPHA = (0.25, 1e8)  # least and largest precision of a prior: deviations of 2 and of 0.0001
 ROWS = 8_192  # rows of a design that are in memory at once
-SAMPLE = 100_000  # rows that the priors are learned from; the weights are learned from all
+SAMPLE = 70_000  # rows that the priors are learned from; the weights are learned from all
 
 
 class Ridge(NamedTuple):
@@ -177,7 +177,7 @@ def unexplained(clicked, p, *keys):
     Returns
     -------
     (float, float)
-        The variance, and the variance when one standard error is added to the right-hand side; both are 0 where there
+        The variance, and the variance when two standard errors are added to the right-hand side; both are 0 where there
         is no such pair, and 4 at most.
 
     Examples
@@ -202,7 +202,7 @@ def unexplained(clicked, p, *keys):
     if below < 1e-12:
         return 0.0, 0.0
     ratio, error = above.sum() / below, np.sqrt((above**2).sum()) / below
-    return tuple(_variance(r, float(np.mean(p))) for r in (ratio, ratio + error))
+    return tuple(_variance(r, float(np.mean(p))) for r in (ratio, ratio + 2 * error))
 
 
 def _variance(ratio, mean, most=4.0):

@@ -11,12 +11,13 @@ from scipy.stats import norm
 from tqdm import tqdm
 
 from vaecm.effects import EffectNetwork
-from vaecm.evidence import ROWS, SAMPLE, fit_ridge, unexplained
+from vaecm.evidence import ROWS, fit_ridge, unexplained
 from vaecm.market import checked_folder, new_folder
 from vaecm.meetings import Meetings
 from vaecm.prepare import split_by_time
 from vaecm.represent import USER_STEPS, Batches, Progress, Representation, blocks
 
+PAIRED = 300_000  # repeated meetings that doubt is measured on
 CHUNK = 200_000  # impressions predicted at once: what bounds the working memory
 
 
@@ -356,14 +357,17 @@ def _unexplained(representation, network, prepared, inputs, linear, covariance, 
     """What repeated meetings show beyond the prediction, less what draws of the latents account for already.
 
     The same meetings were learned from, so that their residuals agree less than those of new ones: the variance
-    of the prediction is added back. The estimate is a rough one, so its standard error is added as well: an interval
-    that is too short does more harm than one that is too long.
+    of the prediction is added back. The estimate is a rough one, so two standard errors are added as well: an
+    interval that is too short does more harm than one that is too long.
     """
     content, user = inputs.content, inputs.user
     rng = np.random.default_rng(seed)
+    some = rng.choice(len(user), min(len(user), 20_000), replace=False)
+    pair = user.astype(np.int64) * (content.max(initial=0) + 1) + content
+    _, at, times = np.unique(pair, return_inverse=True, return_counts=True)
+    again = np.flatnonzero(times[at] > 1)  # whoever met a content once says nothing here
     users = rng.permutation(user.max(initial=0) + 1)
-    rows = np.flatnonzero(users[user] < len(users) * min(1.0, SAMPLE / max(len(user), 1)))
-    some = rng.choice(rows, min(len(rows), 20_000), replace=False)
+    rows = again[users[user[again]] < len(users) * min(1.0, PAIRED / max(len(again), 1))]
     weights = linear[0][:, 0].astype(np.float32)
 
     def log_odds(inputs, rows):

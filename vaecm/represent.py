@@ -10,22 +10,26 @@ import keras
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
-from sklearn.kernel_approximation import Nystroem
-from sklearn.linear_model import RidgeCV
-from sklearn.metrics.pairwise import rbf_kernel
 
 from vaecm.encoders import AudioExpert, CoverExpert, HistoryExpert, TableExpert, TitleExpert, VectorExpert
 from vaecm.features import CONTENT_MODALITIES, USER_MODALITIES, Preparation, known_contents, rows_of
 from vaecm.meetings import Meetings
 from vaecm.multimodal import MultimodalVAE
+from vaecm.views import (
+    SURPRISES,
+    less_neighbours,
+    likeness_map,
+    mapped,
+    neighbour_weights,
+    unevenness,
+    vector_map,
+)
 
 VAE_BATCH = 128
 ROWS = 1_024  # contents that are looked at at once
 USER_STEPS = 1 / 4  # of the content VAE's steps: histories need fewer
 SCALED = ("content", "user", "pair", "context", "surprise")
 PICTURES = ("cover", "audio")
-QUANTILES = {"median": 0.5, "decile": 0.9, "extreme": 0.97}
-SURPRISES = ("square", "kurtosis", *QUANTILES)  # of what is left of a picture, in logarithms
 LANDMARKS = {"told": 300, "likeness": 50}  # contents that a new one is compared with
 
 
@@ -286,7 +290,7 @@ class Representation:
         surprise = np.nan_to_num(_scaled(self._surprise(contents, content_z), self.scales["surprise"]))
         plain = self._filled("content", contents["attributes"], content_z)
         content = np.hstack(
-            [content_z, self._likeness(content_z), company, told, surprise, surprise**2, plain]
+            [content_z, self.likeness(content_z), company, told, surprise, surprise**2, plain]
         )
         profile = self._filled("user", users["profile"], user_z)
         user = np.hstack([user_z, prepared.browsed, prepared.activity, profile])
@@ -302,23 +306,16 @@ class Representation:
             self._encode("content", _blind(contents)),
         )
         if there.sum() > 1 and blind[0].shape[1]:
-            self.maps["told"] = _kernel_map(blind[0][there], contents["company"][there], seed)
+            self.maps["told"] = vector_map(
+                blind[0][there], contents["company"][there], LANDMARKS["told"], seed
+            )
         some = {name: array[known] for name, array in contents.items()}
         z = self._encode("content", some)[0]
         if z.size:
-            near = _landmarks(z, "likeness", seed)
-            middle = np.zeros(len(near.components_), np.float32)
-            self.maps["likeness"] = {
-                "landmarks": near.components_,
-                "weights": near.normalization_.T,
-                "middle": middle,
-            }
+            self.maps["likeness"] = likeness_map(z, LANDMARKS["likeness"], seed)
         for name in self._pictures():
             rows = np.flatnonzero(some["present"][:, CONTENT_MODALITIES.index(name)])[:ROWS]
-            rest = self._rest(name, some[name][rows], z[rows])
-            near = _neighbours(rest).reshape(-1, 8)
-            design = np.hstack([np.ones((len(near), 1), np.float32), near])
-            self.maps[name] = {"weights": np.linalg.lstsq(design, rest.ravel(), rcond=None)[0]}
+            self.maps[name] = {"weights": neighbour_weights(self._rest(name, some[name][rows], z[rows]))}
         rest = self._surprise(some, z)
         self.scales["surprise"] = [_known(np.nanmean, rest), np.maximum(_known(np.nanstd, rest), 0.05)]
 
@@ -360,15 +357,19 @@ class Representation:
         """The vector that cover, title and sound tell of, from a z without the attributes: (C, D)."""
         if "told" not in self.maps:
             return np.zeros_like(contents["company"])
-        return _mapped(z, self.maps["told"])
+        return mapped(z, self.maps["told"])
 
-    def _likeness(self, z):
+    def likeness(self, z):
         """How near z is to landmarks, (C, K): functions of z that bend, for the linear path to choose from."""
-        return _mapped(z, self.maps["likeness"]) if "likeness" in self.maps else z[:, :0]
+        return mapped(z, self.maps["likeness"]) if "likeness" in self.maps else z[:, :0]
 
     def _pictures(self):
         """The pictures that the content VAE reads."""
         return [] if self.content_vae is None else [n for n in PICTURES if n in self.content_vae.experts]
+
+    def rest(self, name, pictures, z):
+        """What neither z nor the neighbours tell of the pixels of covers or sounds (n, H, W, 1): (n, H, W)."""
+        return less_neighbours(self._rest(name, pictures, z), self.maps[name]["weights"])
 
     def _rest(self, name, pictures, z):
         """What the VAE leaves of pictures, (n, H, W)."""
@@ -381,11 +382,7 @@ class Representation:
         for start in range(0, len(z), ROWS if names else len(z) + 1):
             some, columns = slice(start, start + ROWS), []
             for name in names:
-                rest, weights = self._rest(name, contents[name][some], z[some]), self.maps[name]["weights"]
-                rest = np.abs(rest - weights[0] - _neighbours(rest) @ weights[1:]).reshape(len(rest), -1)
-                square, fourth = (rest**2).mean(axis=1) + 1e-6, (rest**4).mean(axis=1) + 1e-9
-                quantiles = np.quantile(rest, list(QUANTILES.values()), axis=1) + 1e-3
-                found = np.log([square, fourth / square**2, *quantiles]).T
+                found = unevenness(self.rest(name, contents[name][some], z[some]))
                 absent = contents["present"][some, CONTENT_MODALITIES.index(name)] == 0
                 columns.append(np.where(absent[:, None], np.nan, found))
             parts += [np.hstack(columns)] if names else []
@@ -588,32 +585,6 @@ def _blind(contents):
     present = contents["present"].copy()
     present[:, CONTENT_MODALITIES.index("attributes")] = 0
     return {**contents, "present": present}
-
-
-def _kernel_map(z, vectors, seed):
-    """Kernel ridge regression on landmarks (Williams and Seeger 2001, NIPS 13): where they lie, and their weights."""
-    near = _landmarks(z, "told", seed)
-    ridge = RidgeCV(np.logspace(-2, 2, 9)).fit(near.transform(z), vectors)
-    weights = near.normalization_.T @ ridge.coef_.T
-    return {"landmarks": near.components_, "weights": weights, "middle": ridge.intercept_}
-
-
-def _landmarks(z, name, seed):
-    n = min(LANDMARKS[name], len(z))
-    return Nystroem(gamma=0.5 / z.shape[1], n_components=n, random_state=seed).fit(z)
-
-
-def _mapped(z, at):
-    """What a map of `_kernel_map` makes of z."""
-    near = rbf_kernel(z, at["landmarks"], gamma=0.5 / z.shape[1])
-    return (near @ at["weights"] + at["middle"]).astype(np.float32)
-
-
-def _neighbours(rest):
-    """The eight neighbours of each pixel, mirrored at the edge: (n, H, W, 8)."""
-    padded = np.pad(rest, ((0, 0), (1, 1), (1, 1)), mode="reflect")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2)).reshape(*rest.shape, 9)
-    return np.delete(windows, 4, axis=-1)
 
 
 def _known(statistic, table):

@@ -46,6 +46,15 @@ def test_without_gru_users_have_no_latents(parts):
     assert changed.content_latents(parts[2]).shape[1] == 2 * TINY.latent_dim
 
 
+def test_a_model_without_vae_is_saved_and_loaded(parts, tmp_path):
+    plain = ablation.WithoutVAE(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
+    plain.save(tmp_path / "plain")
+    again = ablation.WithoutVAE.load(tmp_path / "plain")
+    np.testing.assert_allclose(again.predict(parts[2]), plain.predict(parts[2]), rtol=1e-5)
+    with pytest.raises(NotImplementedError, match="in comparisons only"):
+        ablation.WithPCA(TINY).save(tmp_path / "pca")
+
+
 def test_principal_components_are_those_of_scikit_learn(parts):
     model = ablation.WithPCA(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
     pca = model.representation.content_vae.pca

@@ -177,6 +177,13 @@ def test_intervals_hold_the_prediction_and_widen_with_the_level(parts, predictor
     assert wide[["ctr_low", "ctr_high"]].stack().between(0, 1).all()
 
 
+def test_a_log_without_repeated_meetings_is_enough(parts):
+    log = parts[0].impressions
+    once = parts[0].select(~log.duplicated(["user_id", "content_id"], keep=False).to_numpy())
+    few = vaecm.EffectPredictor(TINY, seed=0).fit(once, parts[1], verbose=False)
+    assert few.predict(parts[2], draws=2).stack().between(0, np.inf).all()
+
+
 def test_more_steps_lower_the_loss_of_the_content_vae(parts, representation):
     arrays = representation.preparation.contents(parts[0])
     known = np.ones(len(parts[0].contents), bool)

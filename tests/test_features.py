@@ -232,7 +232,7 @@ def test_missing_numbers_are_told_from_average_ones(simulated, known):
 
 def test_context_is_what_is_known_when_it_is_shown(simulated, known):
     context = known.context(simulated)
-    assert context.shape == (6_000, known.context_width())
+    assert context.shape == (6_000, len(known.state["scales"]["context"]) + 4 + 7 + 11 + 1)
     assert context.dtype == np.float32
     n = len(known.state["scales"]["context"])
     sine, cosine = context[:, n], context[:, n + 1]
@@ -241,4 +241,26 @@ def test_context_is_what_is_known_when_it_is_shown(simulated, known):
     hour = (np.arctan2(sine, cosine) % (2 * np.pi)) * 24 / (2 * np.pi)
     np.testing.assert_allclose(hour, time.dt.hour + time.dt.minute / 60, atol=1e-3)
     np.testing.assert_array_equal(context[:, n + 4 : n + 11].argmax(axis=1), time.dt.day_of_week)
-    np.testing.assert_array_equal(context[:, n + 11 :].argmax(axis=1), simulated.impressions["position"])
+    np.testing.assert_array_equal(
+        context[:, n + 11 : n + 22].argmax(axis=1), simulated.impressions["position"]
+    )
+    days = (time - pd.Timestamp(known.state["log"]["start"], unit="s")).dt.total_seconds() / 86_400
+    np.testing.assert_allclose(context[:, n + 22], np.exp(-np.maximum(days, 0) / 30), rtol=1e-5)
+
+
+def test_phrases_are_first_words_and_pairs_by_how_often_they_occur(simulated, known):
+    code = {word: k for k, word in enumerate(known.phrases.words, start=2)}
+    titles = simulated.contents["title"]
+    first, second, *_ = titles[0].replace("-", "").split()
+    expected = [code.get(first, 1), code.get(f"{first}-{second}", 1)]
+    assert known.title_phrases(simulated)[0, :2].tolist() == expected
+    counts = known.state["phrase_counts"]
+    assert counts == sorted(counts, reverse=True)
+    assert min(counts) >= 8
+    octaves = known.phrase_octaves()
+    assert sum(octaves.values()) == len(counts) == len(known.phrases) - 2
+    assert list(octaves) == sorted(octaves, reverse=True)
+    start = 0
+    for k, n in octaves.items():
+        assert all(2**k <= count < 2 ** (k + 1) for count in counts[start : start + n])
+        start += n

@@ -85,6 +85,10 @@ class WithPCA(EffectPredictor):
 
     made_of = _Components
 
+    def save(self, folder):
+        """Refused: principal components are here for comparison."""
+        raise NotImplementedError("WithPCA stands in comparisons only; save an EffectPredictor")
+
 
 class _PCA:
     """What `Representation` asks of a VAE, from principal components: latents, and linear decoders."""

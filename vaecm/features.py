@@ -294,10 +294,6 @@ class Preparation:
             "present": np.zeros((1, 2), np.float32),
         }
 
-    def context_width(self):
-        """Columns of the context."""
-        return len(self.state["scales"]["context"]) + 4 + 7 + 11 + 1
-
     def class_sizes(self, name):
         """How many codes each class column of a table has, with the code 0 of missing and unseen values."""
         return [len(values) + 1 for values in self.state["classes"][name].values()]

@@ -250,7 +250,7 @@ class EffectPredictor:
         settings = json.loads((path / "config.json").read_text())
         settings["config"]["hidden"] = tuple(settings["config"]["hidden"])
         predictor = cls(ModelConfig(**settings["config"]), seed=settings["seed"])
-        predictor.representation = Representation.read(path, predictor.config)
+        predictor.representation = cls.made_of.read(path, predictor.config)
         with np.load(path / "doubt.npz") as arrays:
             predictor.doubt = {name: arrays[name] for name in arrays.files}
         with np.load(path / "met.npz") as arrays:
@@ -376,8 +376,10 @@ def _unexplained(representation, network, prepared, inputs, linear, covariance, 
             np.concatenate([network.design(inputs.rows(part)) @ weights[1:] for part in blocks]) + weights[0]
         )
 
-    p = expit(log_odds(inputs, rows).astype(float))
-    total = unexplained(inputs.targets[rows, 0], p, content[rows], user[rows])[1]
+    total = 0.0
+    if len(rows):
+        p = expit(log_odds(inputs, rows).astype(float))
+        total = unexplained(inputs.targets[rows, 0], p, content[rows], user[rows])[1]
     total += _quadratic(network, inputs.rows(some), covariance).mean()
     versions = (representation.inputs(prepared, rng).meet(inputs.met) for rng in _generators(seed, draws))
     drawn = [log_odds(version, some) for version in versions]

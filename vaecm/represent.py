@@ -301,14 +301,10 @@ class Representation:
 
     def _learn_maps(self, contents, known, seed):
         """From z without attributes to the vector of the product; from the neighbours of a rest to the rest itself."""
-        there, blind = (
-            known & ~np.isnan(contents["company"]).any(axis=1),
-            self._encode("content", _blind(contents)),
-        )
-        if there.sum() > 1 and blind[0].shape[1]:
-            self.maps["told"] = vector_map(
-                blind[0][there], contents["company"][there], LANDMARKS["told"], seed
-            )
+        company, blind = contents["company"], self._encode("content", _blind(contents))[0]
+        there = known & ~np.isnan(company).any(axis=1)
+        if there.sum() > 1 and blind.shape[1]:
+            self.maps["told"] = vector_map(blind[there], company[there], LANDMARKS["told"], seed)
         some = {name: array[known] for name, array in contents.items()}
         z = self._encode("content", some)[0]
         if z.size:
@@ -436,10 +432,10 @@ class Representation:
             for name, part in (key.split() for key in arrays.files):
                 self.maps.setdefault(name, {})[part] = arrays[f"{name} {part}"]
         for name in ("content", "user"):
-            vae = self._vae(name, 0)
-            if vae is not None:
-                vae.load_weights(path / f"{name}_vae.weights.h5")
-            setattr(self, f"{name}_vae", vae)
+            weights = path / f"{name}_vae.weights.h5"
+            if weights.exists():
+                setattr(self, f"{name}_vae", self._vae(name, 0))
+                getattr(self, f"{name}_vae").load_weights(weights)
         return self
 
 

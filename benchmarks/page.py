@@ -79,7 +79,7 @@ def growth(result):
 
 
 def robustness(result):
-    table = pd.DataFrame(result["ratios"])
+    table = pd.DataFrame(result["loss_ratio_at_40_percent"])
     by = table.groupby("over", sort=False)[["model", "baseline", "ratio", "low", "high"]].mean().round(4)
     yield "Loss of AUC with 40 % of the modalities missing: of the model, of the other, and their ratio.", by
 

@@ -21,8 +21,14 @@ def model(parts):
     return vaecm.EffectPredictor(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
 
 
-def test_without_vae_covers_and_sound_are_not_read(parts):
-    plain = ablation.WithoutVAE(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
+@pytest.fixture(scope="module")
+def changed(parts):
+    kinds = ablation.WithoutVAE, ablation.WithPCA, ablation.WithoutGRU
+    return {kind: kind(TINY, seed=0).fit(parts[0], parts[1], verbose=False) for kind in kinds}
+
+
+def test_without_vae_covers_and_sound_are_not_read(parts, changed):
+    plain = changed[ablation.WithoutVAE]
     blind = damage.hide_modalities(parts[2], 1.0, which=["cover", "audio"])
     arrays = [plain.representation.inputs(market).content_table for market in (parts[2], blind)]
     np.testing.assert_array_equal(*arrays)
@@ -30,24 +36,23 @@ def test_without_vae_covers_and_sound_are_not_read(parts):
 
 
 @pytest.mark.parametrize("kind", [ablation.WithPCA, ablation.WithoutGRU])
-def test_what_stands_for_the_vae_predicts_and_stands_gaps(parts, kind):
-    changed = kind(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
+def test_what_stands_for_the_vae_predicts_and_stands_gaps(parts, changed, kind):
     gaps = damage.hide_modalities(parts[2], 0.5, seed=1)
     for market in (parts[2], gaps):
-        assert changed.predict(market).stack().between(0, np.inf).all()
+        assert changed[kind].predict(market).stack().between(0, np.inf).all()
     blind = damage.hide_modalities(parts[2], 1.0, which=["cover"])
-    assert not np.allclose(changed.predict(parts[2])["ctr"], changed.predict(blind)["ctr"])
-    assert changed.count_params() > 0
+    assert not np.allclose(changed[kind].predict(parts[2])["ctr"], changed[kind].predict(blind)["ctr"])
+    assert changed[kind].count_params() > 0
 
 
-def test_without_gru_users_have_no_latents(parts):
-    changed = ablation.WithoutGRU(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
-    assert changed.user_latents(parts[2]).shape[1] == 0
-    assert changed.content_latents(parts[2]).shape[1] == 2 * TINY.latent_dim
+def test_without_gru_users_have_no_latents(parts, changed):
+    model = changed[ablation.WithoutGRU]
+    assert model.user_latents(parts[2]).shape[1] == 0
+    assert model.content_latents(parts[2]).shape[1] == 2 * TINY.latent_dim
 
 
-def test_a_model_without_vae_is_saved_and_loaded(parts, tmp_path):
-    plain = ablation.WithoutVAE(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
+def test_a_model_without_vae_is_saved_and_loaded(parts, changed, tmp_path):
+    plain = changed[ablation.WithoutVAE]
     plain.save(tmp_path / "plain")
     again = ablation.WithoutVAE.load(tmp_path / "plain")
     np.testing.assert_allclose(again.predict(parts[2]), plain.predict(parts[2]), rtol=1e-5)
@@ -55,8 +60,8 @@ def test_a_model_without_vae_is_saved_and_loaded(parts, tmp_path):
         ablation.WithPCA(TINY).save(tmp_path / "pca")
 
 
-def test_principal_components_are_those_of_scikit_learn(parts):
-    model = ablation.WithPCA(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
+def test_principal_components_are_those_of_scikit_learn(parts, changed):
+    model = changed[ablation.WithPCA]
     pca = model.representation.content_vae.pca
     np.testing.assert_allclose(pca.components_ @ pca.components_.T, np.eye(pca.n_components_), atol=1e-4)
     z = model.content_latents(parts[0]).filter(regex="^z").to_numpy()

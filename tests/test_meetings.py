@@ -1,6 +1,7 @@
 """What users met in the log: sums by hand, nothing of an impression's own content, the same after a save."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from vaecm.meetings import CLICK_PRIOR, SHOWN_PRIOR, Meetings
@@ -61,6 +62,13 @@ def test_ids_may_be_text_and_everything_survives_a_file(met, tmp_path):
     vectors = np.stack([OF[117], OF[100]])
     expected = met.columns(np.array([3, 8]), np.array([117, 100]), vectors)
     np.testing.assert_allclose(again.columns(*ids, vectors), expected, atol=1e-5)
+
+
+def test_columns_of_a_table_with_any_index_will_do(met):
+    log = pd.DataFrame({"user": USER, "content": CONTENT}, index=np.arange(N) * 7 + 3)
+    other = Meetings.learn(log["user"], log["content"], CLICKED, VECTORS)
+    for name, array in met.arrays().items():
+        np.testing.assert_array_equal(other.arrays()[name], array)
 
 
 def test_an_empty_log_says_nothing():

@@ -75,6 +75,7 @@ class Meetings:
         >>> met.columns(np.array([7, 9]), np.array([1, 3]), np.array([[1.0], [1.0]])).shape
         (2, 4)
         """
+        user_ids, content_ids = np.asarray(user_ids), np.asarray(content_ids)
         user, users = pd.factorize(user_ids, sort=True)
         content, contents = pd.factorize(content_ids, sort=True)
         key, at = np.unique(user.astype(np.int64) * max(len(contents), 1) + content, return_inverse=True)

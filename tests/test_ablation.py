@@ -73,10 +73,8 @@ def test_principal_components_are_those_of_scikit_learn(parts, changed):
 def test_without_the_deep_part_the_linear_path_is_left(parts, model):
     before = model.predict(parts[2])
     linear = ablation.without_deep(model)
-    network, rows = (
-        linear.networks[0],
-        linear.representation.inputs(parts[2]).meet(linear.met).rows(np.arange(100)),
-    )
+    network, inputs = linear.networks[0], linear.representation.inputs(parts[2]).meet(linear.met)
+    rows = inputs.rows(np.arange(100))
     weights = np.vstack([network.wide.get_weights()[0], network.phrases.get_weights()[0]])
     by_hand = network.design(rows) @ weights[:, 0] + network.wide.get_weights()[1][0]
     np.testing.assert_allclose(linear.predict(parts[2])["ctr"][:100], 1 / (1 + np.exp(-by_hand)), rtol=1e-3)

@@ -71,7 +71,7 @@ class Representation:
         everybody = np.ones(len(train.users), bool)
         self.content_vae = self._learn("content", prepared.contents, known, seed, bar)
         self.user_vae = self._learn("user", prepared.users, everybody, seed + 1, bar)
-        self._learn_maps(prepared.contents, known, seed)
+        self._learn_maps(prepared, known, seed)
         content, user, pair = self._tables(prepared)
         some = np.sort(np.random.default_rng(seed).permutation(len(train.impressions))[:50_000])
         at = [rows[some] for rows in rows_of(train)]
@@ -273,19 +273,23 @@ class Representation:
         vae, n = self.user_vae if which == "user" else self.content_vae, len(arrays["present"])
         if vae is None or n == 0:
             return np.zeros((n, 0), np.float32), np.zeros((n, 0), np.float32)
-        parts = [vae(block) for block in blocks(_choose(vae, arrays), 1_024)]
+        parts = [vae(block) for block in blocks(_choose(vae, arrays), ROWS)]
         sides = zip(*parts, strict=True)
         return tuple(np.concatenate([keras.ops.convert_to_numpy(part) for part in side]) for side in sides)
+
+    def _posteriors(self, prepared):
+        """Means and log-variances of contents, of contents without attributes, and of users: encoded once."""
+        if not prepared.posteriors:
+            contents = prepared.contents
+            each = {"content": contents, "blind": _blind(contents), "user": prepared.users}
+            prepared.posteriors = {name: self._encode(name, arrays) for name, arrays in each.items()}
+        return prepared.posteriors
 
     def _tables(self, prepared, rng=None):
         """Unscaled rows of contents and users, and what is needed to pair them."""
         preparation, contents, users = self.preparation, prepared.contents, prepared.users
-        if not prepared.posteriors:
-            each = {"content": contents, "blind": _blind(contents), "user": users}
-            prepared.posteriors = {name: self._encode(name, arrays) for name, arrays in each.items()}
-        content_z, blind_z, user_z = (
-            _draw(prepared.posteriors[name], rng) for name in ("content", "blind", "user")
-        )
+        posteriors = self._posteriors(prepared)
+        content_z, blind_z, user_z = (_draw(posteriors[name], rng) for name in ("content", "blind", "user"))
         told, company = self._told(blind_z, contents), self._known_or_told(contents, content_z)
         surprise = np.nan_to_num(_scaled(self._surprise(contents, content_z), self.scales["surprise"]))
         plain = self._filled("content", contents["attributes"], content_z)
@@ -299,14 +303,15 @@ class Representation:
         )
         return content, user, Pair(company, told, prepared.browsed, codes, prepared.bags, prepared.log_price)
 
-    def _learn_maps(self, contents, known, seed):
+    def _learn_maps(self, prepared, known, seed):
         """From z without attributes to the vector of the product; from the neighbours of a rest to the rest itself."""
-        company, blind = contents["company"], self._encode("content", _blind(contents))[0]
+        contents, posteriors = prepared.contents, self._posteriors(prepared)
+        company, blind = contents["company"], posteriors["blind"][0]
         there = known & ~np.isnan(company).any(axis=1)
         if there.sum() > 1 and blind.shape[1]:
             self.maps["told"] = vector_map(blind[there], company[there], LANDMARKS["told"], seed)
         some = {name: array[known] for name, array in contents.items()}
-        z = self._encode("content", some)[0]
+        z = posteriors["content"][0][known]
         if z.size:
             self.maps["likeness"] = likeness_map(z, LANDMARKS["likeness"], seed)
         for name in self._pictures():

@@ -38,7 +38,7 @@ def likeness_map(z, n, seed=0):
     >>> bool(np.allclose(columns @ columns.T, rbf_kernel(z, gamma=0.25), atol=1e-4))
     True
     """
-    near = _landmarks(z, n, seed)
+    near = Nystroem(gamma=_gamma(z), n_components=min(n, len(z)), random_state=seed).fit(z)
     middle = np.zeros(len(near.components_), np.float32)
     return {"landmarks": near.components_, "weights": near.normalization_.T, "middle": middle}
 
@@ -66,20 +66,21 @@ def vector_map(z, vectors, n, seed=0):
     >>> bool(np.abs(found - np.sin(2 * z)).max() < 0.1)
     True
     """
-    near = _landmarks(z, n, seed)
-    ridge = RidgeCV(np.logspace(-2, 2, 9)).fit(near.transform(z), vectors)
-    weights = near.normalization_.T @ np.reshape(ridge.coef_, (-1, len(near.components_))).T
-    return {"landmarks": near.components_, "weights": weights, "middle": np.reshape(ridge.intercept_, -1)}
+    near = likeness_map(z, n, seed)
+    ridge = RidgeCV(np.logspace(-2, 2, 9)).fit(mapped(z, near), vectors)
+    weights = near["weights"] @ np.reshape(ridge.coef_, (-1, len(near["landmarks"]))).T
+    return near | {"weights": weights, "middle": np.reshape(ridge.intercept_, -1)}
 
 
 def mapped(z, at):
     """What a map from `likeness_map` or `vector_map` makes of z: (n, K) or (n, D) float32."""
-    near = rbf_kernel(z, at["landmarks"], gamma=0.5 / z.shape[1])
+    near = rbf_kernel(z, at["landmarks"], gamma=_gamma(z))
     return (near @ at["weights"] + at["middle"]).astype(np.float32)
 
 
-def _landmarks(z, n, seed):
-    return Nystroem(gamma=0.5 / z.shape[1], n_components=min(n, len(z)), random_state=seed).fit(z)
+def _gamma(z):
+    """1 / 2L, so that the likeness does not vanish as L grows."""
+    return 0.5 / z.shape[1]
 
 
 def neighbour_weights(rest):

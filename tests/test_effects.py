@@ -32,8 +32,8 @@ def representation(parts):
 @pytest.fixture(scope="module")
 def met(parts, representation):
     inputs, log = representation.inputs(parts[0]), parts[0].impressions
-    told = inputs.pair.told[inputs.content]
-    return Meetings.learn(log["user_id"], log["content_id"], inputs.targets[:, 0], told)
+    told = inputs.pair.told[inputs.shown.content]
+    return Meetings.learn(log["user_id"], log["content_id"], inputs.shown.targets[:, 0], told)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_training_leaves_the_linear_path_and_reaches_every_other_weight(parts, r
     inputs = representation.inputs(parts[0]).meet(met)
     network.compile(optimizer="adam")
     before = {w.path: ops.convert_to_numpy(w) for w in network.weights if w.dtype == "float32"}
-    network.fit(inputs.rows(np.arange(2_000)), inputs.targets[:2_000], epochs=2, verbose=0)
+    network.fit(inputs.rows(np.arange(2_000)), inputs.shown.targets[:2_000], epochs=2, verbose=0)
     frozen = {w.path for layer in (network.wide, network.phrases) for w in layer.weights}
     for weight in network.weights:
         if weight.path in before and "seed" not in weight.path and "mean" not in weight.path:

@@ -82,6 +82,20 @@ def test_priors_from_a_sample_of_the_rows_lead_to_weights_from_all(data, monkeyp
     np.testing.assert_allclose(fitted(x, clicked).weights, whole.weights, atol=0.05)
 
 
+@pytest.mark.parametrize("kind", ["logistic", "linear"])
+def test_second_derivatives_of_a_sample_lead_to_the_mode_of_all_rows(data, monkeypatch, kind):
+    x, _, clicked, value = data
+    y = clicked if kind == "logistic" else value
+    monkeypatch.setattr(evidence, "SAMPLE", 3_000)
+    fit = fitted(x, y, kind=kind)
+    wide = np.hstack([np.ones((len(x), 1)), x])
+    eta = wide @ fit.weights
+    rest = y - expit(eta) if kind == "logistic" else (y - eta) / fit.noise
+    alpha = np.repeat([1e-6, *(tau**-2 for tau in fit.deviations.values())], [1, *GROUPS.values()])
+    step = fit.covariance @ (wide.T @ rest - alpha * fit.weights)  # what one more Newton step would change
+    assert np.abs(step / np.sqrt(np.diag(fit.covariance))).max() < 0.02
+
+
 @pytest.mark.parametrize("n", [1, 8])
 def test_few_rows_and_outcomes_without_a_doubt_stay_finite(n):
     x = np.arange(2 * n, dtype="float32").reshape(n, 2)

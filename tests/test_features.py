@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vaecm import features
 from vaecm.features import CONTENT_MODALITIES, Preparation, Vocabulary, known_contents, rows_of, tokenize
 from vaecm.prepare import split_by_time
 from vaecm.simulate import MarketConfig, simulate_market
@@ -264,3 +265,13 @@ def test_phrases_are_first_words_and_pairs_by_how_often_they_occur(simulated, kn
     for k, n in octaves.items():
         assert all(2**k <= count < 2 ** (k + 1) for count in counts[start : start + n])
         start += n
+
+
+def test_only_the_most_frequent_phrases_are_read(parts, monkeypatch):
+    monkeypatch.setattr(features, "PHRASE_COUNT", 2)
+    many = Preparation.fit(parts[0])
+    monkeypatch.setattr(features, "PHRASES", 5)
+    few = Preparation.fit(parts[0])
+    assert few.state["phrases"] == many.state["phrases"][:5]
+    assert len(many.state["phrases"]) > 5
+    assert few.title_phrases(parts[0]).max() == 6

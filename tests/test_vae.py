@@ -105,6 +105,21 @@ def test_a_gradient_reaches_every_weight():
     assert "kl_weight" not in [weight.name for weight in model.trainable_weights]
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow traces a step")
+def test_a_step_is_traced_once():
+    traced = []
+
+    class Counted(vae.ConvVAE):
+        def compute_loss(self, *args, **kwargs):
+            traced.append(1)
+            return super().compute_loss(*args, **kwargs)
+
+    model = Counted(latent_dim=2)
+    model.compile("adam")
+    model.fit(pictures(40), batch_size=16, epochs=2, verbose=0)
+    assert len(traced) == 1
+
+
 @pytest.mark.parametrize("likelihood", sorted(vae.LIKELIHOODS))
 def test_reported_parts_add_up_everywhere(likelihood):
     model = small(likelihood=likelihood, beta=0.5)

@@ -180,8 +180,9 @@ def refit(predictor, train, validation, epochs=None):
     config = replace(predictor.config, epochs=epochs or predictor.config.epochs)
     other = type(predictor)(config, predictor.seed)
     other.representation = predictor.representation
+    prepared = other.representation.prepared(train)
     other.networks, other.doubt, other.met = fit_effects(
-        config, predictor.representation, train, validation, predictor.seed, tqdm(disable=True)
+        config, other.representation, prepared, train, validation, predictor.seed, tqdm(disable=True)
     )
     return other
 
@@ -249,7 +250,9 @@ class EndToEnd:
                  ((train, (self.hide, self.seed)), (validation, ()))]  # fmt: skip
         rate = np.clip(parts[0].clicked.mean(), 1e-3, 0.999)
         self._build(parts[0].arrays, np.log(rate / (1 - rate)))
-        self.model.compile(optimizer=keras.optimizers.Adam(config.learning_rate), loss="binary_crossentropy")
+        adam = keras.optimizers.Adam(config.learning_rate)
+        adam.build(self.model.trainable_variables)  # see vae.TracedOnce
+        self.model.compile(optimizer=adam, loss="binary_crossentropy")
         best = keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)
         self.model.fit(parts[0], validation_data=parts[1], epochs=self.epochs, callbacks=[best], verbose=0)
         return self

@@ -7,10 +7,11 @@ import numpy as np
 from keras import layers, ops
 
 from vaecm import losses
+from vaecm.vae import TracedOnce
 
 
 @keras.saving.register_keras_serializable(package="vaecm")
-class EffectNetwork(keras.Model):
+class EffectNetwork(TracedOnce):
     r"""Three heads over the entire space of impressions.
 
     .. math:: p_{ctr}=\sigma(a),\qquad p_{ctcvr}=\sigma(a)\,\sigma(b),\qquad

@@ -18,7 +18,8 @@ from scipy.special import expit
 
 ALPHA = (0.25, 1e8)  # least and largest precision of a prior: deviations of 2 and of 0.0001
 ROWS = 8_192  # rows of a design that are in memory at once
-SAMPLE = 70_000  # rows that the priors are learned from; the weights are learned from all
+SAMPLE = 70_000  # rows that priors and second derivatives are learned from; the weights are learned from all
+POLISH = 3  # steps on all rows, with the second derivatives of the sample
 
 
 class Ridge(NamedTuple):
@@ -79,8 +80,9 @@ def fit_ridge(design, target, groups, kind="logistic", rounds=7, seed=0):
     for _ in range(rounds):
         state.step(rows, alpha)
         alpha = state.precisions(alpha)
-    for _ in range(2 if len(rows) < len(target) else 1):
-        state.step(np.arange(len(target)), alpha)
+    everything = np.arange(len(target))
+    for _ in range(POLISH if len(rows) < len(target) else 1):
+        state.step(everything, alpha, again=len(rows) < len(target))
     deviations = dict(zip(groups, 1 / np.sqrt(alpha[1:]), strict=True))
     return Ridge(state.w, state.covariance, deviations, state.noise)
 
@@ -99,19 +101,25 @@ class _State:
         self.w = np.zeros(len(of))
         self.w[0] = np.log(mean / (1 - mean)) if kind == "logistic" else mean
         self.noise = 1.0 if kind == "logistic" else max(float(target.var()), 1e-6)
-        self.covariance = self.last = self.alpha = None
+        self.covariance = self.last = self.alpha = self.curvature = None
 
-    def step(self, rows, alpha):
-        """One Newton step from where the last one led, or from half way back where that was too far."""
+    def step(self, rows, alpha, again=False):
+        """One Newton step from where the last one led, or from half way back where that was too far.
+
+        With `again` the last second derivatives are used, in proportion to the rows: they cost most of a step, and where
+        it leads to depends on the gradient alone.
+        """
         for _ in range(8):
-            loss, gradient, hessian = self._derivatives(rows)
+            loss, gradient, hessian = self._derivatives(rows, with_hessian=not again)
             new = self.kind == "linear" or self.last is None or len(rows) != self.last[0]
             if new or self._total(loss, self.w) <= self.last[1]:
                 break
             self.w = (self.w + self.last[2]) / 2
         self.alpha = alpha
         self.last = len(rows), self._total(loss, self.w) + 1e-6 * abs(loss), self.w
-        factor = linalg.cho_factor(hessian + np.diag(alpha[self.of]))
+        if not again:
+            self.curvature = hessian / max(len(rows), 1)
+        factor = linalg.cho_factor(len(rows) * self.curvature + np.diag(alpha[self.of]))
         self.covariance = linalg.cho_solve(factor, np.eye(len(self.w)))
         self.w = self.w + self.covariance @ (gradient - alpha[self.of] * self.w)
         if self.kind == "linear":
@@ -136,7 +144,7 @@ class _State:
         """What a step lowers: the loss of the data and of the priors that the step was made with."""
         return loss + 0.5 * (self.alpha[self.of] * w**2).sum()
 
-    def _derivatives(self, rows):
+    def _derivatives(self, rows, with_hessian=True):
         """Loss of the data, its negative gradient, and its second derivatives, at the present weights."""
         loss, gradient = 0.0, np.zeros(len(self.w))
         hessian = np.zeros((len(self.w), len(self.w)))
@@ -149,8 +157,9 @@ class _State:
                 p, weight, part = eta, np.ones(len(y)), (y - eta) ** 2 / 2
             loss += float(part.sum()) / self.noise
             gradient += x.T @ ((y - p) / self.noise).astype(np.float32)
-            x *= np.sqrt(weight / self.noise)[:, None].astype(np.float32)
-            hessian += x.T @ x
+            if with_hessian:
+                x *= np.sqrt(weight / self.noise)[:, None].astype(np.float32)
+                hessian += x.T @ x
         return loss, gradient, hessian
 
 

@@ -33,6 +33,7 @@ ACTIONS = ("view", "search", "cart", "purchase")
 CONTENT_MODALITIES = ("cover", "title", "audio", "attributes", "company")
 COMPANY_DIMS = 8  # dimensions of the vectors that co-browsing gives to products
 PHRASE_COUNT = 8  # titles that a phrase must stand in to be read
+PHRASES = 1_000  # most phrases that are read: each is a column of the linear path, whose cost grows with their square
 FADE_DAYS = 30  # after which a taste that was seen in the history counts for less
 USER_MODALITIES = ("history", "profile")
 
@@ -119,7 +120,7 @@ class Preparation:
         events = market.events
         queries = [] if events is None or "query" not in events else events["query"].dropna()
         titles = contents.loc[known, "title"].dropna() if "title" in contents else []
-        phrases = _count_words(_phrases(titles), PHRASE_COUNT)
+        phrases = _count_words(_phrases(titles), PHRASE_COUNT)[:PHRASES]
         frames = {"contents": contents[known], "users": users, "context": _context_frame(market)}
         state = {
             "words": Vocabulary.learn([*titles, *queries]).words,

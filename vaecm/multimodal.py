@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from vaecm import losses
-from vaecm.vae import Latent, Sampling
+from vaecm.vae import Latent, Sampling, TracedOnce
 
 
 def product_of_experts(means, log_vars, present):
@@ -43,7 +43,7 @@ def product_of_experts(means, log_vars, present):
 
 
 @keras.saving.register_keras_serializable(package="vaecm")
-class MultimodalVAE(keras.Model):
+class MultimodalVAE(TracedOnce):
     r"""One latent variable behind several modalities, any of which may be missing.
 
     Minimised is, for the modalities O that are there and a random subset S of them that the encoder sees,

@@ -15,7 +15,7 @@ from vaecm.evidence import ROWS, fit_ridge, unexplained
 from vaecm.market import checked_folder, new_folder
 from vaecm.meetings import Meetings
 from vaecm.prepare import split_by_time
-from vaecm.represent import USER_STEPS, Batches, Progress, Representation, blocks
+from vaecm.represent import USER_STEPS, Batches, Progress, Representation, blocks, same_tables
 
 PAIRED = 300_000  # repeated meetings that doubt is measured on
 CHUNK = 200_000  # impressions predicted at once: what bounds the working memory
@@ -160,8 +160,8 @@ class EffectPredictor:
         config = self.config
         steps = round(config.vae_steps * (1 + USER_STEPS)) + 50 * config.ensemble * config.epochs
         with tqdm(total=steps, disable=not verbose) as bar:
-            representation = self.made_of.fit(train, config, self.seed, bar)
-            effects = fit_effects(config, representation, train, validation, self.seed, bar)
+            representation, prepared = self.made_of.fit_prepared(train, config, self.seed, bar)
+            effects = fit_effects(config, representation, prepared, train, validation, self.seed, bar)
         self.representation = representation
         self.networks, self.doubt, self.met = effects
         return self
@@ -281,25 +281,26 @@ class EffectPredictor:
             )
 
 
-def fit_effects(config, representation, train, validation, seed, bar):
+def fit_effects(config, representation, prepared, train, validation, seed, bar):
     """The ensemble of effect networks behind one linear path, what is left in doubt of the click rate, and the log."""
-    prepared = representation.prepared(train)
-    inputs, log = representation.inputs(prepared), train.impressions
-    met = Meetings.learn(
-        log["user_id"], log["content_id"], inputs.targets[:, 0], inputs.pair.told[inputs.content]
-    )
-    train_inputs, valid_inputs = inputs.meet(met), representation.inputs(validation).meet(met)
+    inputs, shown = representation.inputs(prepared), prepared.shown
+    ids = prepared.user_ids[shown.user], prepared.content_ids[shown.content]
+    train_inputs = inputs.meet(Meetings.learn(*ids, shown.targets[:, 0], inputs.pair.told[shown.content]))
+    if same_tables(train, validation):
+        valid_inputs = train_inputs.on(representation.shown(validation))
+    else:
+        valid_inputs = representation.inputs(validation).meet(train_inputs.met)
     first = _network(config, representation, train_inputs.rates(), seed)
     bar.set_description("linear path")
     linear, doubt = _fit_linear(representation, first, train_inputs, seed)
     doubt["unexplained"] = _unexplained(
-        representation, first, prepared, train_inputs, linear, doubt["covariance"], seed
+        representation, first, train_inputs, linear, doubt["covariance"], seed
     )
     networks = [
         _fit_network(config, representation, train_inputs, valid_inputs, linear, seed + 100 * (k + 1), bar)
         for k in range(config.ensemble)
     ]
-    return networks, doubt, met
+    return networks, doubt, train_inputs.met
 
 
 def _generators(seed, draws):
@@ -324,7 +325,7 @@ def _fit_linear(representation, network, inputs, seed):
     """
     groups = representation.groups()
     of = np.repeat(np.arange(len(groups)), list(groups.values()))
-    clicked, converted, sales = inputs.targets.T
+    clicked, converted, sales = inputs.shown.targets.T
 
     def design(rows):
         return network.design(inputs.rows(rows))
@@ -347,20 +348,20 @@ def _fit_linear(representation, network, inputs, seed):
         weights[:, 1] = fit[: len(of) + 1] + np.concatenate([[0], parts @ fit[len(of) + 1 :]])
     rows = np.flatnonzero(np.nan_to_num(sales) > 0)
     if len(rows):
-        value = np.log(sales[rows]) - inputs.pair.log_price[inputs.content[rows]]
+        value = np.log(sales[rows]) - inputs.pair.log_price[inputs.shown.content[rows]]
         fit = fit_ridge(lambda at: design(rows[at]), value, groups, kind="linear", seed=seed)
         weights[:, 2], log_s = fit.weights, float(np.log(fit.noise) / 2)
     return (weights, log_s), {"covariance": click.covariance.astype(np.float32)}
 
 
-def _unexplained(representation, network, prepared, inputs, linear, covariance, seed, draws=2):
+def _unexplained(representation, network, inputs, linear, covariance, seed, draws=2):
     """What repeated meetings show beyond the prediction, less what draws of the latents account for already.
 
     The same meetings were learned from, so that their residuals agree less than those of new ones: the variance
     of the prediction is added back. The estimate is a rough one, so two standard errors are added as well: an
     interval that is too short does more harm than one that is too long.
     """
-    content, user = inputs.content, inputs.user
+    content, user = inputs.shown.content, inputs.shown.user
     rng = np.random.default_rng(seed)
     some = rng.choice(len(user), min(len(user), 20_000), replace=False)
     pair = user.astype(np.int64) * (content.max(initial=0) + 1) + content
@@ -379,9 +380,11 @@ def _unexplained(representation, network, prepared, inputs, linear, covariance, 
     total = 0.0
     if len(rows):
         p = expit(log_odds(inputs, rows).astype(float))
-        total = unexplained(inputs.targets[rows, 0], p, content[rows], user[rows])[1]
+        total = unexplained(inputs.shown.targets[rows, 0], p, content[rows], user[rows])[1]
     total += _quadratic(network, inputs.rows(some), covariance).mean()
-    versions = (representation.inputs(prepared, rng).meet(inputs.met) for rng in _generators(seed, draws))
+    versions = (
+        representation.inputs(inputs.prepared, rng).meet(inputs.met) for rng in _generators(seed, draws)
+    )
     drawn = [log_odds(version, some) for version in versions]
     return max(total - float(np.var(drawn, axis=0, ddof=1).mean()), 0.0)
 

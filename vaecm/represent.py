@@ -66,6 +66,11 @@ class Representation:
     @classmethod
     def fit(cls, train, config, seed, bar):
         """Learn vocabulary, scales and both VAEs from what the training market may know; no label is read."""
+        return cls.fit_prepared(train, config, seed, bar)[0]
+
+    @classmethod
+    def fit_prepared(cls, train, config, seed, bar):
+        """What `fit` gives, and what was prepared of the training market on the way."""
         self = cls(config, Preparation.fit(train, config.title_length, config.history_length))
         prepared, known = self.prepared(train), known_contents(train)
         everybody = np.ones(len(train.users), bool)
@@ -74,12 +79,13 @@ class Representation:
         self._learn_maps(prepared, known, seed)
         content, user, pair = self._tables(prepared)
         some = np.sort(np.random.default_rng(seed).permutation(len(train.impressions))[:50_000])
-        at = [rows[some] for rows in rows_of(train)]
-        tables = {"content": content[known], "user": user, "pair": pair.rows(*at)}
-        tables["context"] = prepared.context[some]
+        tables = {"content": content[known], "user": user}
+        shown = prepared.shown
+        tables["pair"] = pair.rows(shown.content[some], shown.user[some])
+        tables["context"] = shown.context[some]
         for name, table in tables.items():
             self.scales[name] = [table.mean(axis=0), np.maximum(table.std(axis=0), 0.05)]
-        return self
+        return self, prepared
 
     def content_latents(self, market):
         """Mean and log-variance of every content, each (C, L)."""
@@ -136,9 +142,12 @@ class Representation:
         return Prepared(
             preparation.contents(market), users, *self._browsed(market, users["history"]),
             preparation.shares(users["history"]), preparation.title_phrases(market), preparation.log_price(market),
-            preparation.context(market), *rows_of(market), _targets(market),
-            market.contents["content_id"].to_numpy(), market.users["user_id"].to_numpy(),
+            market.contents["content_id"].to_numpy(), market.users["user_id"].to_numpy(), self.shown(market),
         )  # fmt: skip
+
+    def shown(self, market):
+        """Arrays of the impressions alone."""
+        return Shown(self.preparation.context(market), *rows_of(market), _targets(market))
 
     def inputs(self, prepared, rng=None):
         """What the effect network reads of each impression; with `rng`, latents are drawn from their posteriors.
@@ -157,11 +166,8 @@ class Representation:
             prepared = self.prepared(prepared)
         content, user, pair = self._tables(prepared, rng)
         return Inputs(
-            content_table=_scaled(content, self.scales["content"]), user_table=_scaled(user, self.scales["user"]),
-            phrases=prepared.phrases, pair=pair, context=prepared.context,
-            scales={name: self.scales[name] for name in ("pair", "context")},
-            content=prepared.content, user=prepared.user, targets=prepared.targets,
-            content_ids=prepared.content_ids, user_ids=prepared.user_ids,
+            prepared, prepared.shown, _scaled(content, self.scales["content"]), _scaled(user, self.scales["user"]),
+            pair, {name: self.scales[name] for name in ("pair", "context")},
         )  # fmt: skip
 
     def layout(self):
@@ -444,6 +450,22 @@ class Representation:
         return self
 
 
+def same_tables(market, other):
+    """Whether two markets hold the very same tables and arrays, impressions and truth aside."""
+    names = ("users", "products", "contents", "events", "covers", "audio")
+    return all(getattr(market, name) is getattr(other, name) for name in names)
+
+
+@dataclass
+class Shown:
+    """Arrays of the impressions of a market."""
+
+    context: np.ndarray  # (B, Dx)
+    content: np.ndarray  # (B,) row of the content
+    user: np.ndarray  # (B,) row of the user
+    targets: np.ndarray  # (B, 3)
+
+
 @dataclass
 class Prepared:
     """Arrays of a market that no draw of the latents changes."""
@@ -455,12 +477,9 @@ class Prepared:
     bags: list  # (U, categories) and (U, brands): shares of the history
     phrases: np.ndarray  # (C, T) codes
     log_price: np.ndarray  # (C,)
-    context: np.ndarray  # (B, Dx)
-    content: np.ndarray  # (B,) row of the content
-    user: np.ndarray  # (B,) row of the user
-    targets: np.ndarray  # (B, 3)
     content_ids: np.ndarray  # (C,)
     user_ids: np.ndarray  # (U,)
+    shown: Shown
     posteriors: dict = field(default_factory=dict)  # mean and log-variance of z, once they are known
 
 
@@ -488,46 +507,47 @@ class Pair:
 class Inputs:
     """Everything about a set of impressions, gathered row by row only when it is asked for."""
 
+    prepared: Prepared
+    shown: Shown
     content_table: np.ndarray
     user_table: np.ndarray
-    phrases: np.ndarray
     pair: Pair
-    context: np.ndarray
     scales: dict  # means and standard deviations of the columns of pair and context
-    content: np.ndarray
-    user: np.ndarray
-    targets: np.ndarray
-    content_ids: np.ndarray
-    user_ids: np.ndarray
     met: Meetings | None = None
     met_at: tuple = ()  # rows of users and of contents in `met`
 
     def __len__(self):
-        return len(self.content)
+        return len(self.shown.content)
 
     def meet(self, met):
         """The same, with what users met in a training log."""
-        return replace(self, met=met, met_at=met.rows(self.user_ids, self.content_ids))
+        return replace(self, met=met, met_at=met.rows(self.prepared.user_ids, self.prepared.content_ids))
+
+    def on(self, shown):
+        """The same contents and users, in other impressions."""
+        return replace(self, shown=shown)
 
     def rows(self, rows):
         """The effect network's inputs for some impressions."""
-        content, user = self.content[rows], self.user[rows]
+        if self.met is None:
+            raise RuntimeError("Inputs.rows: what users met is not known yet; call meet(met) first")
+        content, user = self.shown.content[rows], self.shown.user[rows]
         return {
             "content": self.content_table[content],
             "user": self.user_table[user],
             "pair": _scaled(self.pair.rows(content, user), self.scales["pair"]),
             "met": self.met.at(self.met_at[0][user], self.met_at[1][content], self.pair.told[content]),
-            "context": _scaled(self.context[rows], self.scales["context"]),
-            "phrases": self.phrases[content],
+            "context": _scaled(self.shown.context[rows], self.scales["context"]),
+            "phrases": self.prepared.phrases[content],
             "log_price": self.pair.log_price[content][:, None],
         }
 
     def rates(self):
         """Click rate, conversion rate per click, and mean of log(sales / price), kept away from 0 and 1."""
-        clicked, converted, sales = self.targets.T
+        clicked, converted, sales = self.shown.targets.T
         clicks, orders = np.nansum(clicked), np.nansum(converted)
         sold = np.nan_to_num(sales) > 0
-        value = np.log(sales[sold]) - self.pair.log_price[self.content[sold]]
+        value = np.log(sales[sold]) - self.pair.log_price[self.shown.content[sold]]
         return (
             (clicks + 1) / (len(self) + 20),
             (orders + 1) / (clicks + 10),
@@ -550,7 +570,7 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return self.inputs.rows(rows), self.inputs.targets[rows]
+        return self.inputs.rows(rows), self.inputs.shown.targets[rows]
 
     def on_epoch_end(self):
         if self.rng is not None:

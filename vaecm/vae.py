@@ -75,8 +75,20 @@ class Sampling(layers.Layer):
         return {**super().get_config(), "seed": self.seed}
 
 
+class TracedOnce(keras.Model):
+    """A model whose optimizer has its variables before the first step is traced.
+
+    TensorFlow traces a step again when variables were made within it, which takes as long as the first time.
+    """
+
+    def make_train_function(self, force=False):
+        if self.built and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
+
 @keras.saving.register_keras_serializable(package="vaecm")
-class ConvVAE(keras.Model):
+class ConvVAE(TracedOnce):
     r"""A convolutional variational autoencoder for grey pictures of 28 x 28 pixels.
 
     Minimised is the mean over the pictures of the negative evidence lower bound, in nats per picture,

@@ -10,6 +10,8 @@ from sklearn.kernel_ridge import KernelRidge
 from tqdm import tqdm
 
 import vaecm
+from vaecm.ablation import _Plain
+from vaecm.damage import hide_modalities
 from vaecm.meetings import Meetings
 from vaecm.predictor import _network
 from vaecm.represent import Representation, _fit_vae
@@ -135,28 +137,46 @@ def test_likeness_has_the_inner_products_of_the_kernel():
     assert mapped(z, likeness_map(z, 7)).shape == (40, 7)
 
 
-def test_gaps_of_a_table_are_filled_with_what_the_rest_tells(parts, representation):
-    table = representation.preparation.contents(parts[2])["attributes"]
-    n, sizes = (
-        representation.preparation.n_numbers("contents"),
-        representation.preparation.class_sizes("contents"),
-    )
-    z = representation.content_latents(parts[2])[0]
-    whole, holed = representation._filled("content", table, z), table.copy()
+def with_holes(prepared, name, row, column, nothing):
+    arrays = dict(getattr(prepared, name))
+    key = "attributes" if name == "contents" else "profile"
+    arrays[key] = arrays[key].copy()
+    arrays[key][row, column] = nothing
+    return replace(prepared, **{name: arrays})
+
+
+def test_gaps_of_a_table_change_nothing_else(parts, representation):
+    prepared, preparation = representation.prepared(parts[2]), representation.preparation
+    z, n = representation._posteriors(prepared)["blind"][0], preparation.n_numbers("contents")
+    sizes, table = preparation.class_sizes("contents"), prepared.contents["attributes"]
     known = (table[:, n:] > 0).all(axis=1)
     assert known[:2].all()
-    plain = representation.preparation.plain(table, "contents")
+    whole, plain = representation._filled("contents", prepared, z), preparation.plain(table, "contents")
     np.testing.assert_array_equal(whole[known], plain[known])
-    holed[0, 0], holed[1, n + 1] = np.nan, 0
-    filled = representation._filled("content", holed, z)
-    means, logits = representation.content_vae.experts["attributes"].decode(z[:2])
-    assert filled[0, 0] == pytest.approx(float(means[0, 0]), abs=1e-5)
-    start = 2 * n + sizes[0]
-    chance = np.exp(np.asarray(logits[1])[1, 1:])
-    np.testing.assert_allclose(filled[1, start + 1 : start + sizes[1]], chance / chance.sum(), rtol=1e-4)
-    changed = filled != whole
+    holed = with_holes(with_holes(prepared, "contents", 0, 0, np.nan), "contents", 1, n + 1, 0)
+    filled, start = representation._filled("contents", holed, z), 2 * n + sizes[0]
+    chance = filled[1, start : start + sizes[1]]
+    assert chance[0] == 0
+    assert chance.sum() == pytest.approx(1, abs=1e-5)
+    changed = np.abs(filled - whole) > 1e-5
     changed[0, [0, n]] = changed[1, start : start + sizes[1]] = False
     assert not changed.any()
+
+
+def test_words_tell_a_missing_category_and_with_it_the_price():
+    config = vaecm.MarketConfig(n_users=100, n_contents=1_200, n_impressions=6_000, seed=5)
+    train, _, test = vaecm.split_by_time(vaecm.simulate_market(config), (0.7, 0.1, 0.2))
+    plain = _Plain.fit(train, TINY, 0, tqdm(disable=True))
+    gone = hide_modalities(test, 1.0, which=["attributes"])
+    seen, told = (plain.inputs(market) for market in (test, gone))
+    new = ~test.contents["content_id"].isin(train.impressions["content_id"]).to_numpy()
+    start, stop = plain.columns("content", "category")
+    scale, middle = plain.scales["content"][1][start:stop], plain.scales["content"][0][start:stop]
+    chance, true = (inputs.content_table[new, start:stop] * scale + middle for inputs in (told, seen))
+    assert (chance.argmax(axis=1) == true.argmax(axis=1)).mean() > 3 / 12  # three times what guessing finds
+    prices = [inputs.pair.log_price[new] for inputs in (seen, told)]
+    assert np.corrcoef(prices)[0, 1] > 0.3
+    assert prices[1].mean() == pytest.approx(prices[0].mean(), abs=0.3)
 
 
 def test_a_product_that_nobody_browsed_gets_the_vector_that_its_content_tells(parts, representation):

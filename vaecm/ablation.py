@@ -14,7 +14,7 @@ from sklearn.linear_model import Ridge
 from tqdm import tqdm
 
 from vaecm import losses
-from vaecm.features import Preparation, rows_of
+from vaecm.features import Preparation, bags, rows_of
 from vaecm.predictor import CHUNK, EffectPredictor, ModelConfig, _network, fit_effects
 from vaecm.represent import PICTURES, Representation, _choose
 from vaecm.vae import Sampling
@@ -128,9 +128,7 @@ class _PCA:
 
     def _columns(self, name, array):
         if name == "title":
-            words = np.zeros((len(array), len(self.preparation.vocabulary)), np.float32)
-            np.add.at(words, (np.arange(len(array))[:, None], array), 1.0)
-            return words[:, 2:]
+            return bags(array, len(self.preparation.vocabulary))[:, 2:]
         if name == "history":
             return np.hstack(self.preparation.shares(array))
         if name in ("attributes", "profile"):

@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers, ops
 
 from vaecm import losses
+from vaecm.features import bags
 from vaecm.vae import TracedOnce
 
 
@@ -120,10 +121,7 @@ class EffectNetwork(TracedOnce):
     def design(self, inputs):
         """The columns of the linear path as an array, (B, D): what is read, what is crossed, counts of phrases."""
         x = ops.convert_to_numpy(ops.concatenate([self._read(inputs), self.cross(inputs)], axis=-1))
-        codes = np.asarray(inputs["phrases"])
-        phrases = np.zeros((len(x), self.options["n_phrases"]), np.float32)
-        np.add.at(phrases, (np.arange(len(x))[:, None], codes), codes > 1)
-        return np.hstack([x, phrases])
+        return np.hstack([x, bags(np.asarray(inputs["phrases"]), self.options["n_phrases"])])
 
     def set_linear(self, weights, log_s):
         """Give the linear path its weights, intercepts first, (1 + D, 3), and sales their log-deviation."""

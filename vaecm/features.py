@@ -261,13 +261,20 @@ class Preparation:
         return value * np.exp2(-days_back / 30)
 
     def log_price(self, market):
-        """Logarithm of each content's price in yuan, 0 where it is not known: (C,) float32."""
+        """Logarithm of each content's price in yuan, NaN where it is not known: (C,) float32."""
         frame = _content_frame(market)
-        return (
-            np.log(frame["price"].fillna(1.0).clip(lower=0.01)).to_numpy(np.float32)
-            if "price" in frame
-            else np.zeros(len(frame), np.float32)
-        )
+        if "price" not in frame:
+            return np.full(len(frame), np.nan, np.float32)
+        return np.log(frame["price"].clip(lower=0.01)).to_numpy(np.float32, na_value=np.nan)
+
+    def told_price(self, plain):
+        """Logarithm of the price in plain columns of contents, 0 where training knew no price: (C,) float32."""
+        scales = self.state["scales"]["contents"]
+        if "price" not in scales:
+            return np.zeros(len(plain), np.float32)
+        _, mean, scale = scales["price"]
+        price = np.expm1(mean + scale * plain[:, list(scales).index("price")])
+        return np.log(np.maximum(price, 0.01)).astype(np.float32)
 
     def phrase_octaves(self):
         """How many phrases occur at least 2^k and fewer than 2^(k+1) times, by k, the most frequent first."""
@@ -374,6 +381,13 @@ class Preparation:
             scaled(events.get("dwell_seconds"), "dwell"),
             np.log1p(days_back) / 3,
         ])  # fmt: skip
+
+
+def bags(codes, size):
+    """How often each code above 1 stands in each row of codes (n, T): (n, size) float32; 0 is padding, 1 unknown."""
+    out = np.zeros((len(codes), size), np.float32)
+    np.add.at(out, (np.arange(len(codes))[:, None], codes), codes > 1)
+    return out
 
 
 def rows_of(market):

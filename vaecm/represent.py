@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 import keras
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
+from sklearn.linear_model import Ridge
 
 from vaecm.encoders import AudioExpert, CoverExpert, HistoryExpert, TableExpert, TitleExpert, VectorExpert
-from vaecm.features import CONTENT_MODALITIES, USER_MODALITIES, Preparation, known_contents, rows_of
+from vaecm.features import CONTENT_MODALITIES, USER_MODALITIES, Preparation, bags, known_contents, rows_of
 from vaecm.meetings import Meetings
 from vaecm.multimodal import MultimodalVAE
 from vaecm.views import (
@@ -30,6 +30,7 @@ ROWS = 1_024  # contents that are looked at at once
 USER_STEPS = 1 / 4  # of the content VAE's steps: histories need fewer
 SCALED = ("content", "user", "pair", "context", "surprise")
 PICTURES = ("cover", "audio")
+FILL_ROWS, FILL_PENALTY = 10_000, 30.0  # rows that filling is learned from, and the penalty on its weights
 LANDMARKS = {"told": 300, "likeness": 50}  # contents that a new one is compared with
 
 
@@ -293,24 +294,25 @@ class Representation:
 
     def _tables(self, prepared, rng=None):
         """Unscaled rows of contents and users, and what is needed to pair them."""
-        preparation, contents, users = self.preparation, prepared.contents, prepared.users
+        preparation, contents = self.preparation, prepared.contents
         posteriors = self._posteriors(prepared)
         content_z, blind_z, user_z = (_draw(posteriors[name], rng) for name in ("content", "blind", "user"))
         told, company = self._told(blind_z, contents), self._known_or_told(contents, content_z)
         surprise = np.nan_to_num(_scaled(self._surprise(contents, content_z), self.scales["surprise"]))
-        plain = self._filled("content", contents["attributes"], content_z)
+        plain = self._filled("contents", prepared, blind_z)
         content = np.hstack(
             [content_z, self.likeness(content_z), company, told, surprise, surprise**2, plain]
         )
-        profile = self._filled("user", users["profile"], user_z)
+        profile = self._filled("users", prepared, user_z)
         user = np.hstack([user_z, prepared.browsed, prepared.activity, profile])
         codes = np.column_stack(
             [preparation.codes(contents["attributes"], name) for name in ("category", "brand")]
         )
-        return content, user, Pair(company, told, prepared.browsed, codes, prepared.bags, prepared.log_price)
+        price = np.where(np.isnan(prepared.log_price), preparation.told_price(plain), prepared.log_price)
+        return content, user, Pair(company, told, prepared.browsed, codes, prepared.bags, price)
 
     def _learn_maps(self, prepared, known, seed):
-        """From z without attributes to the vector of the product; from the neighbours of a rest to the rest itself."""
+        """Maps from z without attributes to vectors, from neighbours to a rest, from clues to what is missing."""
         contents, posteriors = prepared.contents, self._posteriors(prepared)
         company, blind = contents["company"], posteriors["blind"][0]
         there = known & ~np.isnan(company).any(axis=1)
@@ -323,32 +325,78 @@ class Representation:
         for name in self._pictures():
             rows = np.flatnonzero(some["present"][:, CONTENT_MODALITIES.index(name)])[:ROWS]
             self.maps[name] = {"weights": neighbour_weights(self._rest(name, some[name][rows], z[rows]))}
+        self._learn_fill("contents", prepared, blind, np.flatnonzero(known), seed)
+        self._learn_fill("users", prepared, None, np.arange(len(prepared.user_ids)), seed)
         rest = self._surprise(some, z)
         self.scales["surprise"] = [_known(np.nanmean, rest), np.maximum(_known(np.nanstd, rest), 0.05)]
 
-    def _filled(self, which, table, z):
-        """The plain columns of a table; what is missing is filled with what z tells of it.
+    def _learn_fill(self, name, prepared, z, rows, seed):
+        """Ridge regression from clues, and from what is there of the row, to all plain columns of a table.
 
-        Numbers get their decoded mean, classes their decoded probabilities.
+        It practises on copies of the rows in which values are hidden: all of them, a half, a fifth.
         """
-        name, expert = ("contents", "attributes") if which == "content" else ("users", "profile")
-        plain, n = self.preparation.plain(table, name), self.preparation.n_numbers(name)
-        vae = self.content_vae if which == "content" else self.user_vae
-        gaps = np.hstack([np.isnan(table[:, :n]), table[:, n:] == 0])
+        table = (prepared.contents["attributes"] if name == "contents" else prepared.users["profile"])[rows]
+        whole = ~self._gaps(name, table).any(axis=1)
+        rows, table = (rows[whole], table[whole]) if whole.any() else (rows, table)
+        rng, n = np.random.default_rng(seed), self.preparation.n_numbers(name)
+        some = np.sort(rng.permutation(len(rows))[:FILL_ROWS])
+        rows, table = rows[some], table[some]
+        self.maps[name] = {"usual": self._clues(name, prepared, rows).mean(axis=0)}
+        clues, parts = self._all_clues(name, prepared, z, rows), []
+        for share in (1.0, 0.5, 0.2):
+            hidden = rng.random(table.shape) < share
+            gappy = np.where(hidden, np.where(np.arange(table.shape[1]) < n, np.nan, 0), table)
+            parts.append(np.hstack([clues, self.preparation.plain(gappy, name)]))
+        ridge = Ridge(FILL_PENALTY).fit(
+            np.vstack(parts), np.tile(self.preparation.plain(table, name), (len(parts), 1))
+        )
+        self.maps[name] |= {"weights": ridge.coef_.T, "middle": ridge.intercept_}
+
+    def _filled(self, name, prepared, z):
+        """The plain columns of a table; what is missing is filled with what is usual for such clues.
+
+        Numbers get their mean, classes their probabilities.
+        """
+        table = prepared.contents["attributes"] if name == "contents" else prepared.users["profile"]
+        plain, n, gaps = (
+            self.preparation.plain(table, name),
+            self.preparation.n_numbers(name),
+            self._gaps(name, table),
+        )
         rows = np.flatnonzero(gaps.any(axis=1))
-        if not len(rows) or vae is None or vae.experts.get(expert) is None:
+        if not len(rows) or name not in self.maps:
             return plain
-        means, logits = vae.experts[expert].decode(z[rows])
-        if n:
-            known = ~gaps[rows, :n]
-            plain[rows, :n] = np.where(known, plain[rows, :n], keras.ops.convert_to_numpy(means))
+        clues = np.hstack([self._all_clues(name, prepared, z, rows), plain[rows]])
+        found = clues @ self.maps[name]["weights"] + self.maps[name]["middle"]
+        plain[rows, :n] = np.where(gaps[rows, :n], found[:, :n], plain[rows, :n])
         start = 2 * n
         for k, size in enumerate(self.preparation.class_sizes(name)):
-            chance = np.hstack([np.zeros((len(rows), 1)), softmax(np.asarray(logits[k])[:, 1:], axis=1)])
+            chance = np.maximum(found[:, start : start + size], 1e-6) * (np.arange(size) > 0)
+            chance /= np.maximum(chance.sum(axis=1, keepdims=True), 1e-6)
             block = plain[rows, start : start + size]
             plain[rows, start : start + size] = np.where(gaps[rows, n + k, None], chance, block)
             start += size
         return plain
+
+    def _gaps(self, name, table):
+        """Which numbers and which classes of a table are missing."""
+        n = self.preparation.n_numbers(name)
+        return np.hstack([np.isnan(table[:, :n]), table[:, n:] == 0])
+
+    def _all_clues(self, name, prepared, z, rows):
+        """Clues, their usual values where title or history is missing, and z without the attributes: (rows, D)."""
+        clues, arrays = self._clues(name, prepared, rows), getattr(prepared, name)
+        at = CONTENT_MODALITIES.index("title") if name == "contents" else USER_MODALITIES.index("history")
+        there = arrays["present"][rows, at, None] > 0
+        clues = np.where(there, clues, self.maps[name]["usual"])
+        return np.hstack([clues, z[rows]]) if name == "contents" else clues
+
+    def _clues(self, name, prepared, rows):
+        """Words of titles, or what a history was about: what a missing attribute is told from, (rows, D)."""
+        if name == "contents":
+            return bags(prepared.contents["title"][rows], len(self.preparation.vocabulary))
+        parts = [prepared.browsed, prepared.activity, *prepared.bags]
+        return np.hstack([part[rows] for part in parts])
 
     def _known_or_told(self, contents, z):
         """Vectors of the contents' products, where one is not known the one that z tells of: (C, D)."""
@@ -476,7 +524,7 @@ class Prepared:
     activity: np.ndarray  # (U, 6)
     bags: list  # (U, categories) and (U, brands): shares of the history
     phrases: np.ndarray  # (C, T) codes
-    log_price: np.ndarray  # (C,)
+    log_price: np.ndarray  # (C,) log yuan, NaN where unknown
     content_ids: np.ndarray  # (C,)
     user_ids: np.ndarray  # (U,)
     shown: Shown
@@ -492,7 +540,7 @@ class Pair:
     browsed: np.ndarray  # (U, D)
     codes: np.ndarray  # (C, 2) category and brand
     bags: list  # (U, categories) and (U, brands): shares of the history
-    log_price: np.ndarray  # (C,) log yuan, 0 where unknown
+    log_price: np.ndarray  # (C,) log yuan, told where unknown
 
     def rows(self, content, user):
         shares = [bag[user, self.codes[content, k]] for k, bag in enumerate(self.bags)]

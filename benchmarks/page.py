@@ -4,7 +4,9 @@
 """
 
 import json
+import math
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +19,10 @@ HEAD = """# Benchmarks
 Some numbers take too long for a chapter. They are measured by the scripts in the folder `benchmarks`, stored as JSON with
 the machine and the versions they ran on, and shown here. `make bench` measures all of them again; the command above each
 table measures one. Brackets hold 95 % intervals. Seconds depend on the machine and on what else it did: trust ratios.
+
+"Share to oracle" is the part of the way from LightGBM to the true probabilities that a model covers, so LightGBM's
+own cell is empty. "Minus LightGBM" is a paired difference on the same contents: below zero is better for losses,
+above zero for AUC and Gini.
 
 This page is written by `python -m benchmarks.page` from the stored results.
 """
@@ -81,7 +87,11 @@ def growth(result):
 def robustness(result):
     table = pd.DataFrame(result["loss_ratio_at_40_percent"])
     by = table.groupby("over", sort=False)[["model", "baseline", "ratio", "low", "high"]].mean().round(4)
-    yield "Loss of AUC with 40 % of the modalities missing: of the model, of the other, and their ratio.", by
+    words = (
+        "Loss of AUC with 40 % of the modalities missing: of the model, of the other, and their ratio. Each column is "
+        "the mean over the draws of what goes, ends of intervals too."
+    )
+    yield words, by
 
 
 def explain(result):
@@ -126,9 +136,22 @@ def upworthy(result):
 def sessions(result):
     for part in dict.fromkeys(row["part"] for row in result["over_folds"]):
         yield (
-            f"{part[0].upper()}{part[1:]}.",
+            f"{_labels(part)}.",
             seeds_table(result, part, ["auc", "average_precision", "log_loss"]),
         )
+
+
+def _labels(part):
+    """A part of the sessions in words: "0.1 of the labels" becomes "10 % of the labels".
+
+    Examples
+    --------
+    >>> _labels("with PageValues, 0.05 of the labels"), _labels("with PageValues, 1 of the labels")
+    ('With PageValues, 5 % of the labels', 'With PageValues, all of the labels')
+    """
+    share = float(re.search(r"([\d.]+) of the labels", part)[1])
+    words = re.sub(r"[\d.]+ of", "all of" if share == 1 else f"{100 * share:.0f} % of", part)
+    return words[0].upper() + words[1:]
 
 
 SECTIONS = {
@@ -156,6 +179,8 @@ def markdown(table):
 
 
 def _text(value):
+    if isinstance(value, float) and math.isnan(value):
+        return ""
     if isinstance(value, float):
         return f"{int(value):,}" if value.is_integer() and abs(value) >= 1_000 else f"{value:.4g}"
     return str(value).replace("|", "\\|")

@@ -301,7 +301,7 @@ def lime_rows(
 ):  # fmt: skip
     r"""LIME: near each row, a ridge regression of the predictions on perturbed rows (Ribeiro et al. 2016).
 
-    .. math:: \min_w\;\sum_k e^{-d(x,x_k)^2/h^2}
+    .. math:: \min_w\;\sum_k e^{-d(x,x_k)^2/2h^2}
               \bigl(\operatorname{logit} f(x_k)-w_0-w^\top x'_k\bigr)^2+\lVert w\rVert^2
 
     with :math:`x'` the standardised columns and :math:`d` their distance; a column's attribution is
@@ -900,7 +900,7 @@ def report_page(predictor, market, content_id, most=40, n_background=4, seed=0, 
     table = explain_market(predictor, market, ids, n_background=n_background, seed=seed, verbose=False)
     effects = parts(table).mean()
     effects = effects[effects.abs().sort_values(ascending=False).index]
-    rate, usual = expit(table["prediction"]).mean(), expit(table["base"].mean())
+    rate, usual = expit(table["prediction"].mean()), expit(table["base"].mean())
     content = market.contents.set_index("content_id").loc[content_id]
     title = content.get("title")
     head = f"“{title}”" if isinstance(title, str) else f"Content {content_id}"
@@ -915,10 +915,10 @@ def report_page(predictor, market, content_id, most=40, n_background=4, seed=0, 
     return page
 
 
-_PAGE = """<article lang="en">
-<h3>{head}</h3>
-<p><strong>Predicted click rate: {rate}</strong>, over {n} of its impressions. With everything about them
-hidden, the model would say {usual}. {observed}</p> <p>{story}</p>
+_PAGE = """<article lang="en" style="background:#fff;color:#000;padding:.5rem">
+<h3 style="color:inherit">{head}</h3>
+<p><strong>Predicted click rate: {rate}</strong> for a typical one of {n} impressions (the rate at their mean
+log-odds). With everything about them hidden, the model would say {usual}. {observed}</p> <p>{story}</p>
 {picture}
 <p><small>A factor multiplies the odds of a click: 1.20 means a fifth more. The bars add up to the difference
 between the two rates, in log-odds, up to {error}. They say what the model uses, not what would happen if you

@@ -147,7 +147,7 @@ def slerp(start, end, steps):
 
     with unit vectors :math:`u` and the angle :math:`\omega` between them (after Shoemake 1985, and White
     2016, arXiv:1609.04468). In many dimensions nearly all of the prior's mass lies near length
-    :math:`\sqrt L`; the straight line between two such points leaves that shell, the arc stays on it.
+    :math:`\sqrt L`; the middle of a straight line between two such points is nearer to the origin, that of an arc is not.
 
     Parameters
     ----------

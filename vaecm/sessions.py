@@ -8,7 +8,7 @@ label teach the latents as well:
           +\\beta\\,D_{KL}\\big(q(z\\mid x)\\,\\|\\,\\mathcal N(0,I)\\big)
 
 with :math:`a=1` where the label :math:`y` is known, else 0. A weight :math:`\\alpha\\gg1` makes the latents
-tell the outcome (the prediction-constrained objective of Hughes et al. 2018, arXiv:1707.07341).
+tell the outcome (the prediction-constrained objective of Hughes et al. 2017, arXiv:1707.07341).
 
 Shapes: ``B`` sessions, ``L`` latent dimensions, ``D`` columns of the expert's table, ``F`` features.
 """

@@ -1,4 +1,4 @@
-"""What damage costs: the model, the same without its VAEs, an end-to-end network, and what analysts use.
+"""What damage costs: the model, the same with PCA or nothing for its VAEs, an end-to-end network, what analysts use.
 
 ``python -m benchmarks.robustness --impressions 100000``
 """
@@ -17,7 +17,8 @@ from benchmarks.quality import records
 from vaecm import ablation, damage
 from vaecm.baselines import LightGBMBaseline, LogisticBaseline
 
-MODEL, BASELINES = "vaecm", ("without VAE", "end to end", "LightGBM", "LightGBM, trained with gaps")
+MODEL = "vaecm"
+BASELINES = ("PCA in its place", "without VAE", "end to end", "LightGBM", "LightGBM, trained with gaps")
 STEPS = {
     "covers blurred": damage.blur_covers,
     "covers noised": damage.noise_covers,
@@ -48,6 +49,7 @@ def fit(args, train, valid):
     config = vaecm.ModelConfig(vae_steps=args.vae_steps, epochs=args.epochs, ensemble=1)
     makers = {
         MODEL: lambda: vaecm.EffectPredictor(config, args.seed).fit(train, valid, verbose=False),
+        "PCA in its place": lambda: ablation.WithPCA(config, args.seed).fit(train, valid, verbose=False),
         "without VAE": lambda: ablation.WithoutVAE(config, args.seed).fit(train, valid, verbose=False),
         "end to end": lambda: ablation.EndToEnd(config, seed=args.seed).fit(train, valid),
         "LightGBM": lambda: LightGBMBaseline(seed=args.seed).fit(train, valid),
@@ -128,7 +130,7 @@ def main():
     parser.add_argument("--contents", type=int, default=1_500)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--draws", type=int, default=3, help="of which modalities go")
-    parser.add_argument("--vae-steps", type=int, default=900)
+    parser.add_argument("--vae-steps", type=int, default=600)
     parser.add_argument("--epochs", type=int, default=3)
     args = parser.parse_args()
     train, valid, test, cold = split(args)

@@ -336,6 +336,8 @@ class Representation:
         It practises on copies of the rows in which values are hidden: all of them, a half, a fifth.
         """
         table = (prepared.contents["attributes"] if name == "contents" else prepared.users["profile"])[rows]
+        if not table.size:
+            return
         whole = ~self._gaps(name, table).any(axis=1)
         rows, table = (rows[whole], table[whole]) if whole.any() else (rows, table)
         rng, n = np.random.default_rng(seed), self.preparation.n_numbers(name)

@@ -261,17 +261,20 @@ class Preparation:
         return value * np.exp2(-days_back / 30)
 
     def log_price(self, market):
-        """Logarithm of each content's price in yuan, NaN where it is not known: (C,) float32."""
+        """Logarithm of each content's price in yuan, NaN where it is not known: (C,) float32.
+
+        All are 0 where training knew no price.
+        """
         frame = _content_frame(market)
+        if "price" not in self.state["scales"]["contents"]:
+            return np.zeros(len(frame), np.float32)
         if "price" not in frame:
             return np.full(len(frame), np.nan, np.float32)
         return np.log(frame["price"].clip(lower=0.01)).to_numpy(np.float32, na_value=np.nan)
 
     def told_price(self, plain):
-        """Logarithm of the price in plain columns of contents, 0 where training knew no price: (C,) float32."""
+        """Logarithm of the price in plain columns of contents, filled ones among them: (C,) float32."""
         scales = self.state["scales"]["contents"]
-        if "price" not in scales:
-            return np.zeros(len(plain), np.float32)
         _, mean, scale = scales["price"]
         price = np.expm1(mean + scale * plain[:, list(scales).index("price")])
         return np.log(np.maximum(price, 0.01)).astype(np.float32)

@@ -308,7 +308,9 @@ class Representation:
         codes = np.column_stack(
             [preparation.codes(contents["attributes"], name) for name in ("category", "brand")]
         )
-        price = np.where(np.isnan(prepared.log_price), preparation.told_price(plain), prepared.log_price)
+        price, unknown = prepared.log_price, np.isnan(prepared.log_price)
+        if unknown.any():
+            price = np.where(unknown, preparation.told_price(plain), price)
         return content, user, Pair(company, told, prepared.browsed, codes, prepared.bags, price)
 
     def _learn_maps(self, prepared, known, seed):
@@ -339,7 +341,8 @@ class Representation:
         if not table.size:
             return
         whole = ~self._gaps(name, table).any(axis=1)
-        rows, table = (rows[whole], table[whole]) if whole.any() else (rows, table)
+        if whole.sum() > 10 * table.shape[1]:
+            rows, table = rows[whole], table[whole]
         rng, n = np.random.default_rng(seed), self.preparation.n_numbers(name)
         some = np.sort(rng.permutation(len(rows))[:FILL_ROWS])
         rows, table = rows[some], table[some]
@@ -360,11 +363,8 @@ class Representation:
         Numbers get their mean, classes their probabilities.
         """
         table = prepared.contents["attributes"] if name == "contents" else prepared.users["profile"]
-        plain, n, gaps = (
-            self.preparation.plain(table, name),
-            self.preparation.n_numbers(name),
-            self._gaps(name, table),
-        )
+        plain, gaps = self.preparation.plain(table, name), self._gaps(name, table)
+        n = self.preparation.n_numbers(name)
         rows = np.flatnonzero(gaps.any(axis=1))
         if not len(rows) or name not in self.maps:
             return plain

@@ -437,3 +437,10 @@ def test_own_files_that_are_missing_are_all_named(tmp_path):
     (tmp_path / "users.csv").write_text("user_id\n1\n")
     with pytest.raises(MarketError, match=r"(?s)contents\.csv: is missing.*impressions\.csv: is missing"):
         load_market(tmp_path)
+
+
+def test_parts_of_a_split_hold_the_same_tables(market):
+    part = market.select(np.arange(len(market.impressions)) % 2 == 0)
+    assert part.same_tables(market)
+    other = replace(market, contents=market.contents.copy())
+    assert not other.same_tables(market)

@@ -330,8 +330,8 @@ class HandmadeFeatures:
         return {name: (sources[name][0].get(name, empty[name]), sources[name][1]) for name in self.classes}
 
     def _tables(self, market):
-        """Features of contents and users by name, and what pairs need; kept for the last market."""
-        if self._of is not market:
+        """Features of contents and users by name, and what pairs need; kept for the last market and its parts."""
+        if self._of is None or not market.same_tables(self._of):
             self._of, self._kept = market, self._make_tables(market)
         return self._kept
 

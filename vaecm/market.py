@@ -217,6 +217,21 @@ class Market:
             raise MarketError(problems)
         return self
 
+    def same_tables(self, other):
+        """Whether another market holds the very same tables and arrays; impressions and truth may differ.
+
+        Parameters
+        ----------
+        other : Market
+
+        Returns
+        -------
+        bool
+            True for the parts of a split: what was computed of contents and users can be used again.
+        """
+        names = ("users", "products", "contents", "events", "covers", "audio")
+        return all(getattr(self, name) is getattr(other, name) for name in names)
+
     def select(self, rows):
         """The same market with some of its impressions (and their truth), in their order.
 

@@ -15,7 +15,7 @@ from vaecm.evidence import ROWS, fit_ridge, unexplained
 from vaecm.market import checked_folder, new_folder
 from vaecm.meetings import Meetings
 from vaecm.prepare import split_by_time
-from vaecm.represent import USER_STEPS, Batches, Progress, Representation, blocks, same_tables
+from vaecm.represent import USER_STEPS, Batches, Progress, Representation, blocks
 
 PAIRED = 300_000  # repeated meetings that doubt is measured on
 CHUNK = 200_000  # impressions predicted at once: what bounds the working memory
@@ -286,7 +286,7 @@ def fit_effects(config, representation, prepared, train, validation, seed, bar):
     inputs, shown = representation.inputs(prepared), prepared.shown
     ids = prepared.user_ids[shown.user], prepared.content_ids[shown.content]
     train_inputs = inputs.meet(Meetings.learn(*ids, shown.targets[:, 0], inputs.pair.told[shown.content]))
-    if same_tables(train, validation):
+    if train.same_tables(validation):
         valid_inputs = train_inputs.on(representation.shown(validation))
     else:
         valid_inputs = representation.inputs(validation).meet(train_inputs.met)

@@ -500,12 +500,6 @@ class Representation:
         return self
 
 
-def same_tables(market, other):
-    """Whether two markets hold the very same tables and arrays, impressions and truth aside."""
-    names = ("users", "products", "contents", "events", "covers", "audio")
-    return all(getattr(market, name) is getattr(other, name) for name in names)
-
-
 @dataclass
 class Shown:
     """Arrays of the impressions of a market."""

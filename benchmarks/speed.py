@@ -12,7 +12,7 @@ import time
 
 from benchmarks import write
 
-STAGES = ("simulate", "lightgbm", "vaecm")
+STAGES = ("simulate", "lightgbm", "end_to_end", "vaecm")
 
 
 def measure(stage, impressions, seed):
@@ -52,6 +52,10 @@ def _model(stage, seed):
         from vaecm.baselines import LightGBMBaseline
 
         return LightGBMBaseline(seed=seed)
+    if stage == "end_to_end":
+        from vaecm.ablation import EndToEnd
+
+        return EndToEnd(seed=seed)
     return vaecm.EffectPredictor(vaecm.ModelConfig(), seed=seed) if stage == "vaecm" else None
 
 
@@ -78,16 +82,18 @@ def main():
     for stage in STAGES:
         stages[stage] = in_fresh_process(stage, args)
         print(stage, stages[stage], flush=True)
-    ours, theirs = (stages[name]["seconds"] for name in ("vaecm", "lightgbm"))
+    ours = stages["vaecm"]["seconds"]
     ratios = {
-        f"{step}_vaecm_over_lightgbm": round(ours[step] / max(theirs[step], 0.01), 2)
+        f"{step}, vaecm over {other}": round(ours[step] / max(stages[other]["seconds"][step], 0.01), 2)
+        for other in ("lightgbm", "end_to_end")
         for step in ("fit", "predict")
     }
     rates = {
-        "simulated_per_second": round(
+        "simulated per second": round(
             args.impressions / max(stages["simulate"]["seconds"]["simulate"], 0.01)
         ),
-        "predicted_per_second": round(args.impressions / max(ours["predict"], 0.01)),
+        "learned from per second": round(0.7 * args.impressions / max(ours["fit"], 0.01)),
+        "predicted per second": round(args.impressions / max(ours["predict"], 0.01)),
     }
     settings = {"impressions": args.impressions, "seed": args.seed}
     write("speed", {"settings": settings, "stages": stages, "ratios": ratios, "rates": rates})

@@ -178,9 +178,9 @@ def refit(predictor, train, validation, epochs=None):
     config = replace(predictor.config, epochs=epochs or predictor.config.epochs)
     other = type(predictor)(config, predictor.seed)
     other.representation = predictor.representation
-    prepared = other.representation.prepared(train)
+    inputs = other.representation.inputs(train)
     other.networks, other.doubt, other.met = fit_effects(
-        config, other.representation, prepared, train, validation, predictor.seed, tqdm(disable=True)
+        config, other.representation, inputs, train, validation, predictor.seed, tqdm(disable=True)
     )
     return other
 

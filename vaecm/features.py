@@ -265,9 +265,9 @@ class Preparation:
 
         All are 0 where training knew no price.
         """
-        frame = _content_frame(market)
         if "price" not in self.state["scales"]["contents"]:
-            return np.zeros(len(frame), np.float32)
+            return np.zeros(len(market.contents), np.float32)
+        frame = _content_frame(market)
         if "price" not in frame:
             return np.full(len(frame), np.nan, np.float32)
         return np.log(frame["price"].clip(lower=0.01)).to_numpy(np.float32, na_value=np.nan)

@@ -160,8 +160,8 @@ class EffectPredictor:
         config = self.config
         steps = round(config.vae_steps * (1 + USER_STEPS)) + 50 * config.ensemble * config.epochs
         with tqdm(total=steps, disable=not verbose) as bar:
-            representation, prepared = self.made_of.fit_prepared(train, config, self.seed, bar)
-            effects = fit_effects(config, representation, prepared, train, validation, self.seed, bar)
+            representation, inputs = self.made_of.fit_with_inputs(train, config, self.seed, bar)
+            effects = fit_effects(config, representation, inputs, train, validation, self.seed, bar)
         self.representation = representation
         self.networks, self.doubt, self.met = effects
         return self
@@ -281,9 +281,9 @@ class EffectPredictor:
             )
 
 
-def fit_effects(config, representation, prepared, train, validation, seed, bar):
+def fit_effects(config, representation, inputs, train, validation, seed, bar):
     """The ensemble of effect networks behind one linear path, what is left in doubt of the click rate, and the log."""
-    inputs, shown = representation.inputs(prepared), prepared.shown
+    prepared, shown = inputs.prepared, inputs.shown
     ids = prepared.user_ids[shown.user], prepared.content_ids[shown.content]
     train_inputs = inputs.meet(Meetings.learn(*ids, shown.targets[:, 0], inputs.pair.told[shown.content]))
     if train.same_tables(validation):

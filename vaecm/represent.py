@@ -67,26 +67,26 @@ class Representation:
     @classmethod
     def fit(cls, train, config, seed, bar):
         """Learn vocabulary, scales and both VAEs from what the training market may know; no label is read."""
-        return cls.fit_prepared(train, config, seed, bar)[0]
+        return cls.fit_with_inputs(train, config, seed, bar)[0]
 
     @classmethod
-    def fit_prepared(cls, train, config, seed, bar):
-        """What `fit` gives, and what was prepared of the training market on the way."""
+    def fit_with_inputs(cls, train, config, seed, bar):
+        """What `fit` gives, and the inputs of the training market, which are needed on the way."""
         self = cls(config, Preparation.fit(train, config.title_length, config.history_length))
         prepared, known = self.prepared(train), known_contents(train)
         everybody = np.ones(len(train.users), bool)
         self.content_vae = self._learn("content", prepared.contents, known, seed, bar)
         self.user_vae = self._learn("user", prepared.users, everybody, seed + 1, bar)
         self._learn_maps(prepared, known, seed)
-        content, user, pair = self._tables(prepared)
+        content, user, pair = tables = self._tables(prepared)
         some = np.sort(np.random.default_rng(seed).permutation(len(train.impressions))[:50_000])
-        tables = {"content": content[known], "user": user}
         shown = prepared.shown
-        tables["pair"] = pair.rows(shown.content[some], shown.user[some])
-        tables["context"] = shown.context[some]
-        for name, table in tables.items():
+        scaled = {"content": content[known], "user": user}
+        scaled["pair"] = pair.rows(shown.content[some], shown.user[some])
+        scaled["context"] = shown.context[some]
+        for name, table in scaled.items():
             self.scales[name] = [table.mean(axis=0), np.maximum(table.std(axis=0), 0.05)]
-        return self, prepared
+        return self, self._inputs(prepared, *tables)
 
     def content_latents(self, market):
         """Mean and log-variance of every content, each (C, L)."""
@@ -165,9 +165,11 @@ class Representation:
         """
         if not isinstance(prepared, Prepared):
             prepared = self.prepared(prepared)
-        content, user, pair = self._tables(prepared, rng)
+        return self._inputs(prepared, *self._tables(prepared, rng))
+
+    def _inputs(self, prepared, content, user, pair):
         return Inputs(
-            prepared, prepared.shown, _scaled(content, self.scales["content"]), _scaled(user, self.scales["user"]),
+            prepared, _scaled(content, self.scales["content"]), _scaled(user, self.scales["user"]),
             pair, {name: self.scales[name] for name in ("pair", "context")},
         )  # fmt: skip
 
@@ -303,7 +305,7 @@ class Representation:
         content = np.hstack(
             [content_z, self.likeness(content_z), company, told, surprise, surprise**2, plain]
         )
-        profile = self._filled("users", prepared, user_z)
+        profile = self._filled("users", prepared, None)
         user = np.hstack([user_z, prepared.browsed, prepared.activity, profile])
         codes = np.column_stack(
             [preparation.codes(contents["attributes"], name) for name in ("category", "brand")]
@@ -337,7 +339,7 @@ class Representation:
 
         It practises on copies of the rows in which values are hidden: all of them, a half, a fifth.
         """
-        table = (prepared.contents["attributes"] if name == "contents" else prepared.users["profile"])[rows]
+        table = prepared.table(name)[rows]
         if not table.size:
             return
         whole = ~self._gaps(name, table).any(axis=1)
@@ -362,7 +364,7 @@ class Representation:
 
         Numbers get their mean, classes their probabilities.
         """
-        table = prepared.contents["attributes"] if name == "contents" else prepared.users["profile"]
+        table = prepared.table(name)
         plain, gaps = self.preparation.plain(table, name), self._gaps(name, table)
         n = self.preparation.n_numbers(name)
         rows = np.flatnonzero(gaps.any(axis=1))
@@ -391,7 +393,7 @@ class Representation:
         at = CONTENT_MODALITIES.index("title") if name == "contents" else USER_MODALITIES.index("history")
         there = arrays["present"][rows, at, None] > 0
         clues = np.where(there, clues, self.maps[name]["usual"])
-        return np.hstack([clues, z[rows]]) if name == "contents" else clues
+        return clues if z is None else np.hstack([clues, z[rows]])
 
     def _clues(self, name, prepared, rows):
         """Words of titles, or what a history was about: what a missing attribute is told from, (rows, D)."""
@@ -526,6 +528,10 @@ class Prepared:
     shown: Shown
     posteriors: dict = field(default_factory=dict)  # mean and log-variance of z, once they are known
 
+    def table(self, name):
+        """The attributes of contents, or the profiles of users."""
+        return self.contents["attributes"] if name == "contents" else self.users["profile"]
+
 
 @dataclass
 class Pair:
@@ -552,13 +558,16 @@ class Inputs:
     """Everything about a set of impressions, gathered row by row only when it is asked for."""
 
     prepared: Prepared
-    shown: Shown
     content_table: np.ndarray
     user_table: np.ndarray
     pair: Pair
     scales: dict  # means and standard deviations of the columns of pair and context
     met: Meetings | None = None
     met_at: tuple = ()  # rows of users and of contents in `met`
+
+    @property
+    def shown(self):
+        return self.prepared.shown
 
     def __len__(self):
         return len(self.shown.content)
@@ -569,7 +578,7 @@ class Inputs:
 
     def on(self, shown):
         """The same contents and users, in other impressions."""
-        return replace(self, shown=shown)
+        return replace(self, prepared=replace(self.prepared, shown=shown))
 
     def rows(self, rows):
         """The effect network's inputs for some impressions."""

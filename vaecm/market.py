@@ -1,149 +1,77 @@
-"""The record that everything passes around: tables, covers, sound and, for simulated markets, the truth.
+"""The record that everything passes around: a platform's log, its contents and users, and what they hold.
 
 A market is *well formed* when its tables, columns, types and arrays are what the other modules read, and
 *clean* when its values are possible as well. `Market.check` knows both kinds of rules: `load_market` and
 `clean` ask for a well-formed market only, `EffectPredictor.fit` for a clean one. What is merely unusual (a
 price a hundred times its category's, a user with hundreds of clicks in minutes) is no fault here; `clean`
 looks for it.
-
-A folder that was saved here holds plain CSV and NPZ files and a manifest with the SHA-256 of each.
 """
 
-import hashlib
-import json
-import shutil
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import NamedTuple
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pandas.api import types
 
-ACTIONS = ("view", "search", "cart", "purchase")
-SCHEMA = {  # column: what it holds; "class" may be text or numbers
-    "users": {
-        "user_id": "id", "age_group": "class", "city_tier": "class", "device": "class",
-        "registered_days": "number",
-    },
-    "products": {
-        "product_id": "id", "category": "class", "brand": "class", "price": "number", "rating": "number",
-    },
-    "contents": {
-        "content_id": "id", "product_id": "id", "format": "class", "title": "text", "length": "number",
-        "author_followers": "number", "published_at": "time", "category": "class", "brand": "class",
-        "price": "number", "rating": "number",
-    },
-    "events": {
-        "user_id": "id", "time": "time", "action": "class", "category": "class", "product_id": "id",
-        "query": "text", "dwell_seconds": "number",
-    },
-    "impressions": {
-        "impression_id": "id", "user_id": "id", "content_id": "id", "time": "time", "position": "number",
-        "exposure": "number", "clicked": "flag", "converted": "flag", "sales": "number",
-    },
-}  # fmt: skip
-TABLES = tuple(SCHEMA)
-REQUIRED = {
-    "users": ("user_id",),
-    "products": ("product_id",),
-    "contents": ("content_id",),
-    "events": ("user_id", "time"),
-    "impressions": ("impression_id", "user_id", "content_id", "time"),
-}
-MINIMUM = ("users", "contents", "impressions")
-KEYS = {
-    "users": "user_id",
-    "products": "product_id",
-    "contents": "content_id",
-    "impressions": "impression_id",
-}
-REFERENCES = (  # table, column, table it refers to, may it be missing
-    ("impressions", "user_id", "users", False),
-    ("impressions", "content_id", "contents", False),
-    ("contents", "product_id", "products", True),
-    ("events", "user_id", "users", False),
-    ("events", "product_id", "products", True),
+from vaecm.io import (
+    checked_folder,
+    has_manifest,
+    merged_roles,
+    read_own,
+    read_parts,
+    read_roles,
+    write_parts,
 )
-ABOVE_ZERO = np.nextafter(0, 1)
-LIMITS = {
-    "registered_days": (0, np.inf, "must not be negative"),
-    "length": (0, np.inf, "must not be negative"),
-    "author_followers": (0, np.inf, "must not be negative"),
-    "dwell_seconds": (0, np.inf, "must not be negative"),
-    "sales": (0, np.inf, "must not be negative"),
-    "price": (ABOVE_ZERO, np.inf, "must be above 0"),
-    "rating": (1, 5, "must be from 1 to 5"),
-    "position": (1, np.inf, "must be at least 1"),
-    "exposure": (1, np.inf, "must be at least 1"),
-}
-TARGETS = ("clicked", "converted", "sales")
-COVER_SHAPE, AUDIO_SHAPE = (28, 28), (16, 24)
-EARLIEST = pd.Timestamp("1990-01-01")
-TRUTH_COLUMNS = ("p_click", "p_convert", "expected_sales")
-TRUTH_DIGITS = 6  # significant digits of probabilities and sales, decimals of the log-odds terms
-MANIFEST = "manifest.json"
-TIME_FORMATS = ("ISO8601", "%Y/%m/%d %H:%M:%S", "%d %b %Y %H:%M:%S", "%Y%m%dT%H%M%S")
+from vaecm.schema import (
+    MINIMUM,
+    SCHEMA,
+    TABLES,
+    MarketError,
+    Problem,
+    explained_kinds,
+    listed,
+    rows_of,
+    structure_problems,
+    value_problems,
+)
+
+__all__ = ["Market", "MarketError", "Problem", "load_market"]
 
 
-class Problem(NamedTuple):
-    """One broken rule: where, what, how often, and the first values."""
-
-    table: str
-    column: str
-    rule: str
-    count: int
-    first: str
-
-    def __str__(self):
-        place = f"{self.table}.{self.column}" if self.column else self.table
-        return f"{place}: {self.rule}" + (f" ({self.count:,}; first: {self.first})" if self.first else "")
-
-
-class MarketError(ValueError):
-    """What is wrong with a market or its files; `problems` lists every `Problem` at once.
-
-    Parameters
-    ----------
-    problems : list of Problem
-
-    Examples
-    --------
-    >>> print(MarketError([Problem("products", "price", "must be above 0", 1, "row 0: -59.9")]))
-    1 problem in this market:
-      - products.price: must be above 0 (1; first: row 0: -59.9)
-    """
-
-    def __init__(self, problems):
-        self.problems = list(problems)
-        head = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__("\n  - ".join([f"{head} in this market:", *map(str, self.problems)]))
-
-
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Market:
-    """Users, products, contents, events and impressions, with pictures, sound and what is known of the truth.
+    """Users, contents and impressions, with products, events, pictures, sound, vectors and known truth.
 
     Parameters
     ----------
     users, contents, impressions : DataFrame
-        Required, with at least their ids and, for impressions, `time`.
+        Required, with at least their ids and, for impressions, `time` (without a time zone).
     products, events : DataFrame, optional
-        What is promoted; what users did before.
+        What is promoted; what users did, before and during the log.
     covers : ndarray, optional
-        (n_contents, 28, 28) uint8; row i belongs to row i of `contents`; all 0 where there is none.
+        (n_contents, H, W) or (n_contents, H, W, 3) uint8; row i belongs to row i of `contents`; all 0 where there
+        is none.
     audio : ndarray, optional
-        (n_contents, 16, 24) uint8, mel bands by frames; all 0 where there is none.
+        (n_contents, bands, frames) uint8; all 0 where there is none.
+    vectors : dict of ndarray, optional
+        By name, (n_contents, D) floats of any other encoder; NaN rows where there is none.
     truth : DataFrame, optional
-        Row by row the impressions' `p_click`, `p_convert`, `expected_sales` (yuan per impression) and the
-        terms of their log-odds; only a simulated market has it.
+        By impression_id, row by row as the impressions: `p_click`, `p_convert` (given a click), `expected_sales`
+        (yuan per impression) and named terms; only a simulated market has it.
     factors : dict of DataFrame, optional
         True factors: "contents" by content_id and "users" by user_id.
+    oracle : object, optional
+        Answers `effects(request_ids, content_ids, positions)` for what was not shown as well.
     broken : DataFrame, optional
         What was broken on purpose.
+    roles : dict, optional
+        Kinds of columns that were set by name: {table: {column: kind}}, see `vaecm.schema.column_kinds`.
+    log : DataFrame, optional
+        All impressions that these were selected from: what may be known of the past, see `past`.
+    notes : tuple of str, optional
+        What is worth knowing of how the files were read.
 
     Examples
     --------
@@ -164,33 +92,22 @@ class Market:
     events: pd.DataFrame | None = None
     covers: np.ndarray | None = None
     audio: np.ndarray | None = None
+    vectors: dict[str, np.ndarray] | None = None
     truth: pd.DataFrame | None = None
-    factors: dict | None = None
+    factors: dict[str, pd.DataFrame] | None = None
+    oracle: Any = None
     broken: pd.DataFrame | None = None
+    roles: dict[str, dict[str, str]] | None = None
+    log: pd.DataFrame | None = None
+    notes: tuple[str, ...] = ()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         tables = [(name, getattr(self, name)) for name in TABLES]
         parts = [f"{len(table):,} {name}" for name, table in tables if isinstance(table, pd.DataFrame)]
-        parts += [name for name in ("covers", "audio", "truth", "broken") if getattr(self, name) is not None]
-        return "Market: " + ", ".join(parts)
+        others = ("covers", "audio", "vectors", "truth", "oracle", "broken")
+        return "Market: " + ", ".join([*parts, *(name for name in others if getattr(self, name) is not None)])
 
-    def summary(self):
-        """Rows, columns, share of missing values and period of each table, as a DataFrame."""
-        rows = []
-        for name in TABLES:
-            table = getattr(self, name)
-            if table is not None:
-                clock = next((c for c, kind in SCHEMA[name].items() if kind == "time" and c in table), None)
-                timed = clock and types.is_datetime64_any_dtype(table[clock])
-                rows.append({
-                    "table": name, "rows": len(table), "columns": table.shape[1],
-                    "missing": round(float(table.isna().to_numpy().mean()), 3),
-                    "from": table[clock].min() if timed else pd.NaT,
-                    "to": table[clock].max() if timed else pd.NaT,
-                })  # fmt: skip
-        return pd.DataFrame(rows).set_index("table")
-
-    def check(self, strict=True, targets=True):
+    def check(self, strict: bool = True, targets: bool = True) -> "Market":
         """Raise one error that lists every problem.
 
         Parameters
@@ -210,98 +127,178 @@ class Market:
         MarketError
             With table, column, rule, count and first rows of each problem.
         """
-        problems = _structure(self, targets)
+        problems = structure_problems(self, targets)
         if strict:
-            problems += _values(self, targets, broken_columns={(p.table, p.column) for p in problems})
+            problems += value_problems(self, targets, broken=problems)
         if problems:
             raise MarketError(problems)
         return self
 
-    def same_tables(self, other):
-        """Whether another market holds the very same tables and arrays; impressions and truth may differ.
+    @property
+    def past(self) -> pd.DataFrame:
+        """All impressions that may be looked back at: the log that these were selected from."""
+        return self.impressions if self.log is None else self.log
 
-        Parameters
-        ----------
-        other : Market
+    @property
+    def user_rows(self) -> np.ndarray:
+        """(n_impressions,) row in `users` of each impression; -1 where the user is not there."""
+        return self._rows("users", "user_id")
+
+    @property
+    def content_rows(self) -> np.ndarray:
+        """(n_impressions,) row in `contents` of each impression; -1 where the content is not there."""
+        return self._rows("contents", "content_id")
+
+    def _rows(self, table, column):
+        """Rows are looked up once for each pair of tables."""
+        shown, known = self.impressions, getattr(self, table)
+        cached = self.__dict__.get(f"_{table}_rows")
+        if cached is None or cached[0] is not shown or cached[1] is not known:
+            cached = (shown, known, rows_of(shown[column], known[column]))
+            self.__dict__[f"_{table}_rows"] = cached
+        return cached[2]
+
+    def content_table(self) -> pd.DataFrame:
+        """Contents with the attributes of their products where they have none of their own; row i as `contents`."""
+        table, products = self.contents.reset_index(drop=True), self.products
+        if products is None or not {"product_id"} <= set(table) & set(products):
+            return table
+        rows = rows_of(table["product_id"], products["product_id"])
+        there = rows >= 0
+        for column in products.columns.drop("product_id"):
+            values = products[column]
+            if isinstance(values.dtype, pd.CategoricalDtype):
+                values = values.astype(object)
+            joined = values.iloc[rows].reset_index(drop=True) if len(values) else pd.Series(index=table.index)
+            joined = joined if there.all() else joined.where(there)
+            if column in table:
+                own = table[column]
+                own = own.astype(object) if isinstance(own.dtype, pd.CategoricalDtype) else own
+                mixed = types.is_numeric_dtype(own.dtype) != types.is_numeric_dtype(joined.dtype)
+                joined = (own.astype(object) if mixed else own).where(own.notna(), joined)
+            table = table.assign(**{column: joined})
+        return table
+
+    def summary(self) -> pd.DataFrame:
+        """Rows, columns, share of missing values and period of each table."""
+        rows = []
+        for name in TABLES:
+            table = getattr(self, name)
+            if table is not None:
+                clock = next((c for c, kind in SCHEMA[name].items() if kind == "time" and c in table), None)
+                timed = clock and types.is_datetime64_any_dtype(table[clock])
+                rows.append({
+                    "table": name, "rows": len(table), "columns": table.shape[1],
+                    "missing": round(float(table.isna().to_numpy().mean()), 3) if table.size else 0.0,
+                    "from": table[clock].min() if timed else pd.NaT,
+                    "to": table[clock].max() if timed else pd.NaT,
+                })  # fmt: skip
+        return pd.DataFrame(rows).set_index("table")
+
+    def describe(self) -> pd.DataFrame:
+        """Every column with its kind and why it is of that kind, and what was noted when the files were read.
 
         Returns
         -------
-        bool
-            True for the parts of a split: what was computed of contents and users can be used again.
+        DataFrame
+            One row per column: table, column, kind, why ("known", "by type", "set by name", or why the column is
+            ignored), missing (share), distinct (values) and an example. Arrays and notes follow.
         """
-        names = ("users", "products", "contents", "events", "covers", "audio")
-        return all(getattr(self, name) is getattr(other, name) for name in names)
+        rows = []
+        for name in TABLES:
+            table = getattr(self, name)
+            for column, (kind, why) in (
+                explained_kinds(name, table, self.roles).items() if table is not None else ()
+            ):
+                values = table[column].dropna()
+                distinct = values.astype(str).nunique() if values.dtype == object else values.nunique()
+                example = str(values.iloc[0])[:40] if len(values) else ""
+                missing = 1 - len(values) / max(1, len(table))
+                rows.append((name, column, kind, why, round(missing, 3), distinct, example))
+        arrays = {"covers": self.covers, "audio": self.audio, **(self.vectors or {})}
+        for name, array in arrays.items():
+            if array is not None:
+                empty = (
+                    np.isnan(array).all(1)
+                    if array.ndim == 2
+                    else ~array.any(axis=tuple(range(1, array.ndim)))
+                )
+                shape = f"{array.shape} {array.dtype}"
+                kind = "vector" if array.ndim == 2 else name
+                rows.append((name, "", kind, "array", round(float(empty.mean()), 3), len(array), shape))
+        rows += [("notes", "", "", note, 0.0, 0, "") for note in self.notes]
+        return pd.DataFrame(
+            rows, columns=["table", "column", "kind", "why", "missing", "distinct", "example"]
+        )
 
-    def select(self, rows):
-        """The same market with some of its impressions (and their truth), in their order.
+    def select(self, rows: Any) -> "Market":
+        """The same market with some of its impressions (and their truth), in their order; `past` stays whole.
 
         Parameters
         ----------
         rows : array-like
             A mask over the impressions, or values of impression_id.
         """
-        rows = np.asarray(rows)
-        ids = self.impressions["impression_id"]
+        rows, ids = np.asarray(rows), self.impressions["impression_id"]
         if rows.dtype == bool:
             if rows.shape != (len(ids),):
                 rule = "select: a mask must have one value per impression"
                 raise ValueError(f"{rule}, {len(ids):,}, got shape {rows.shape}")
             mask = rows
         else:
-            unknown = rows[~pd.Index(rows).isin(ids)]
+            unknown = rows[rows_of(rows, ids) < 0]
             if len(unknown):
-                problem = Problem(
-                    "impressions", "impression_id", "select found no such id", len(unknown), _list(unknown)
+                rule = "select found no such id"
+                raise MarketError(
+                    [Problem("impressions", "impression_id", rule, len(unknown), listed(unknown))]
                 )
-                raise MarketError([problem])
-            mask = ids.isin(rows).to_numpy()
-        truth = None if self.truth is None else self.truth[mask]
+            mask = rows_of(ids, rows) >= 0
         return replace(
-            self, impressions=self.impressions[mask].reset_index(drop=True), truth=truth, broken=None
-        )
+            self, impressions=self.impressions[mask].reset_index(drop=True), log=self.past, broken=None,
+            truth=None if self.truth is None else self.truth[mask],
+        )  # fmt: skip
 
-    def save(self, folder):
-        """Write the market to a folder of CSV and NPZ files, with checksums.
+    def without_log(self) -> "Market":
+        """The same market that knows no other impressions than its own."""
+        return replace(self, log=None)
 
-        Tables are written exactly; the truth with 6 significant digits (probabilities, sales) or 6 decimals
-        (terms). The same market gives the same bytes. The folder is swapped in whole: an interrupted save
-        leaves what was there before. Files in it that no earlier save has written (a README) stay.
+    def save(self, folder: str | Path) -> None:
+        """Write the market to a folder of CSV and NPZ files, with checksums; `load_market` reads it again.
+
+        Tables are written exactly (an empty text counts as missing). The truth is kept with a relative precision
+        of 2^-15 (probabilities, sales) and in steps of 2^-11 (terms of the log-odds). The same market gives the
+        same bytes. The folder is swapped in whole: an interrupted save leaves what was there before. Files in it
+        that no earlier save has written (a README) stay. A part of a split keeps its whole `log`.
 
         Raises
         ------
         MarketError
-            When the market is not well formed, or the folder holds something else.
+            When the market is not well formed, a text cannot be written, or the folder holds something else.
         """
         self.check(strict=False, targets=False)
-        frames = {
-            name: getattr(self, name) for name in (*TABLES, "broken") if getattr(self, name) is not None
-        }
-        frames |= {f"factors_{name}": frame.reset_index() for name, frame in (self.factors or {}).items()}
-        if self.truth is not None:
-            frames["truth"] = _rounded(self.truth.rename_axis("impression_id").reset_index())
-        dtypes = {
-            name: {column: _dtype_name(frame[column]) for column in frame} for name, frame in frames.items()
-        }
-        with new_folder(folder, about={"kind": "market", "dtypes": dtypes}) as path:
-            for name, frame in frames.items():
-                _write_csv(frame, path, name)
-            for name in ("covers", "audio"):
-                if getattr(self, name) is not None:
-                    np.savez_compressed(path / f"{name}.npz", **{name: getattr(self, name)})
+        write_parts(self, folder)
 
 
-def load_market(folder, targets=True):
+def load_market(
+    folder: str | Path, targets: bool = True, cover_size: int = 32, roles: dict | None = None
+) -> Market:
     """Read a market that `Market.save` wrote, or a folder of one's own tables.
 
-    Own tables are `users`, `contents` and `impressions` as `.csv` or `.csv.gz`, and optionally `products`,
-    `events`, `covers.npz` and `audio.npz`. Times that are all written as ISO 8601 become times; others stay
-    text, for `clean`.
+    Own tables are `users`, `contents` and `impressions`, and optionally `products` and `events`, as CSV, TSV (also
+    packed with gzip) or Parquet; a folder `covers` of PNG, JPEG or WebP files named by content_id, or `covers.npz`;
+    `audio.npz`; `vectors_NAME.npz`. Encoding, delimiter, decimal signs and forms of times are found out; ids stay
+    as they are written; only an empty field is missing. Columns that are not known get a kind by their type, and
+    `Market.describe` lists them. A file `roles.json` may set kinds and names: {"users": {"uid": "user_id"}}.
 
     Parameters
     ----------
     folder : path
     targets : bool
         Ask for `impressions.clicked`; give False for impressions whose outcome is still to come.
+    cover_size : int
+        Side, in pixels, to which picture files are resized.
+    roles : dict, optional
+        As in `roles.json`, which it goes before.
 
     Returns
     -------
@@ -311,7 +308,7 @@ def load_market(folder, targets=True):
     Raises
     ------
     MarketError
-        When a file is missing, truncated or altered (with both checksums), or the market is not well formed.
+        When a file is missing, broken, truncated or altered, or the market is not well formed.
 
     Examples
     --------
@@ -320,618 +317,17 @@ def load_market(folder, targets=True):
     >>> len(market.contents) == len(market.covers)
     True
     """
-    path = Path(folder)
-    if not (path / MANIFEST).is_file():
-        return _read_own(path).check(strict=False, targets=targets)
-    checked_folder(path)
-    about = json.loads((path / MANIFEST).read_text())["about"]
-    frames = {name: _read_csv(path, name, dtypes) for name, dtypes in about.get("dtypes", {}).items()}
-    truth = frames.pop("truth", None)
-    factors = {
-        name[8:]: frame.set_index(frame.columns[0])
-        for name, frame in frames.items()
-        if name.startswith("factors_")
-    }
-    return Market(
-        **{name: frames.get(name) for name in (*TABLES, "broken")},
-        covers=_read_array(path, "covers"),
-        audio=_read_array(path, "audio"),
-        truth=None if truth is None else truth.set_index("impression_id"),
-        factors=factors or None,
-    ).check(strict=False, targets=targets)
-
-
-# --- folders with checksums -------------------------------------------------------------------------------
-
-
-@contextmanager
-def new_folder(folder, about=None):
-    """Give an empty folder to write to, then add checksums and put it in the place of `folder` in one step.
-
-    When the writing fails or is interrupted, what was there before stays.
-    """
-    folder = Path(folder).absolute()
-    old = _listed(folder)
-    if folder.exists() and old is None and not _only_notes(folder):
-        raise MarketError(
-            [Problem(folder.name, "", "holds files that were not saved here; it is not replaced", 0, "")]
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = Path(mkdtemp(prefix=f".{folder.name}-new-", dir=folder.parent))
-    try:
-        path.chmod(0o755)
-        yield path
-        files = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-        listed = {
-            name: {"bytes": (path / name).stat().st_size, "sha256": _sha256(path / name)} for name in files
-        }
-        (path / MANIFEST).write_text(json.dumps({"about": about or {}, "files": listed}, indent=1) + "\n")
-        _keep_others(folder, old, path)
-        _swap(path, folder)
-    except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
-
-
-def checked_folder(folder):
-    """The path of a folder that `new_folder` wrote, once every file in it has been checked."""
-    path = Path(folder)
-    listed = _listed(path)
-    if listed is None:
-        rule = "has no readable manifest.json" if path.is_dir() else "is not there"
-        spare = sorted(path.absolute().parent.glob(f".{path.absolute().name}-old-*"))
-        if spare:
-            rule += f"; an interrupted save left the earlier copy in {spare[0].name}"
-        raise MarketError([Problem(path.name, "", rule, 0, "")])
-    problems = []
-    for name, entry in listed.items():
-        file = path / name
-        if not file.is_file():
-            problems.append(Problem(name, "", f"is missing, expected SHA-256 {entry['sha256']}", 0, ""))
-        elif (found := _sha256(file)) != entry["sha256"]:
-            short = file.stat().st_size < entry["bytes"]
-            word = "is truncated" if short else "was altered"
-            sums = f"expected SHA-256 {entry['sha256']}, found {found}"
-            rule = f"{word}: {file.stat().st_size:,} of {entry['bytes']:,} bytes, {sums}"
-            problems.append(Problem(name, "", rule, 0, ""))
+    path = Path(folder).expanduser()
+    if not 4 <= cover_size <= 1024:
+        raise ValueError(f"load_market: cover_size must be from 4 to 1024 pixels, got {cover_size!r}")
+    named = merged_roles(read_roles(path / "roles.json"), roles)
+    if not path.is_dir() or has_manifest(path):
+        parts = read_parts(checked_folder(path, kind="market"))
+        parts["roles"] = merged_roles(parts["roles"], named)
+        return Market(**parts).check(strict=False, targets=targets)
+    parts, problems = read_own(path, named or {}, cover_size)
+    if all(name in parts for name in MINIMUM):
+        problems += structure_problems(Market(**parts), targets)
     if problems:
         raise MarketError(problems)
-    return path
-
-
-def _listed(folder):
-    try:
-        return json.loads((folder / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _only_notes(folder):
-    return folder.is_dir() and all(item.suffix == ".md" for item in folder.iterdir())
-
-
-def _keep_others(folder, old, path):
-    """Copy what no save has written, folders too: it must not go with the old files."""
-    known = {MANIFEST, *(name.split("/")[0] for name in old or ())}
-    for item in folder.iterdir() if folder.is_dir() else ():
-        if item.name not in known and not (path / item.name).exists():
-            if item.is_dir():
-                shutil.copytree(item, path / item.name)
-            else:
-                shutil.copy2(item, path / item.name)
-
-
-def _swap(path, folder):
-    spare = folder.with_name(path.name.replace("-new-", "-old-"))
-    if folder.exists():
-        folder.rename(spare)
-    try:
-        path.rename(folder)
-    except BaseException:
-        if spare.exists():
-            spare.rename(folder)
-        raise
-    shutil.rmtree(spare, ignore_errors=True)
-
-
-def _sha256(file):
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-# --- tables as text ---------------------------------------------------------------------------------------
-
-COMPRESSED = ("events", "impressions", "truth")
-
-
-def _write_csv(frame, path, name):
-    small = name not in COMPRESSED
-    compression = None if small else {"method": "gzip", "compresslevel": 6, "mtime": 0}
-    file = path / (f"{name}.csv" if small else f"{name}.csv.gz")
-    frame.to_csv(file, index=False, compression=compression, lineterminator="\n", chunksize=200_000)
-
-
-def _dtype_name(column):
-    if types.is_numeric_dtype(column.dtype) or types.is_datetime64_any_dtype(column.dtype):
-        return str(column.dtype)
-    return "text"
-
-
-def _rounded(truth):
-    """The truth at the precision it is stored with: what was read and is saved again gives the same bytes."""
-    columns = {}
-    for name, values in truth.items():
-        if name in TRUTH_COLUMNS:
-            columns[name] = _significant(values.to_numpy(np.float64))
-        elif name.startswith(("click_", "convert_")):
-            columns[name] = np.round(values.to_numpy(np.float64), TRUTH_DIGITS) + 0.0
-        else:
-            columns[name] = values.to_numpy()
-    return pd.DataFrame(columns)
-
-
-def _significant(values):
-    usable = np.isfinite(values) & (values > 0)
-    size = np.floor(np.log10(np.where(usable, values, 1.0)))
-    scale = 10.0 ** np.clip(TRUTH_DIGITS - 1 - size, 0, 22)
-    return np.round(values * scale) / scale
-
-
-def _read_csv(path, name, dtypes):
-    """A table that was saved here, with the types it had."""
-    wanted = {
-        c: "object" if kind == "text" or kind.startswith("datetime") else kind for c, kind in dtypes.items()
-    }
-    file = path / (f"{name}.csv.gz" if name in COMPRESSED else f"{name}.csv")
-    frame = pd.read_csv(file, dtype=wanted, keep_default_na=False, na_values=_gaps(dtypes), **EXACT)
-    for column, kind in dtypes.items():
-        if kind.startswith("datetime"):
-            frame[column] = pd.to_datetime(frame[column], format="ISO8601").astype(kind)
-        elif kind == "text":
-            text = frame[column].fillna("") if name == "broken" else frame[column]
-            frame[column] = text.astype("str") if PANDAS_3 else text
-    return frame
-
-
-PANDAS_3 = int(pd.__version__.split(".")[0]) >= 3
-EXACT = {} if PANDAS_3 else {"float_precision": "round_trip"}  # what later versions do by themselves
-
-
-def _gaps(dtypes):
-    """What stands for a missing value: nothing; in number columns also what pandas writes."""
-    return {column: [""] if kind == "text" else ["", "nan", "NaN"] for column, kind in dtypes.items()}
-
-
-def _read_array(path, name):
-    file = path / f"{name}.npz"
-    if not file.is_file():
-        return None
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return arrays[name if name in arrays.files else arrays.files[0]]
-    except (ValueError, OSError, EOFError, IndexError, BadZipFile) as error:
-        raise MarketError([Problem(file.name, "", f"is not a readable NPZ file: {error}", 0, "")]) from error
-
-
-def _read_own(path):
-    """Tables that somebody else wrote: types are found out."""
-    if not path.is_dir():
-        checked_folder(path)
-    files = {
-        name: next((f for f in (path / f"{name}.csv.gz", path / f"{name}.csv") if f.is_file()), None)
-        for name in TABLES
-    }
-    missing = [Problem(f"{name}.csv", "", "is missing", 0, "") for name in MINIMUM if files[name] is None]
-    if missing:
-        raise MarketError(missing)
-    frames = {}
-    for name, file in files.items():
-        if file is not None:
-            ids = {c: "str" if PANDAS_3 else "object" for c, kind in SCHEMA[name].items() if kind == "id"}
-            frames[name] = pd.read_csv(file, dtype=ids, **EXACT, low_memory=False)
-            for column, kind in SCHEMA[name].items():
-                if kind == "time" and column in frames[name]:
-                    frames[name][column] = _own_time(frames[name][column])
-    _own_ids(frames)
-    tables = {name: frames.get(name) for name in TABLES}
-    return Market(**tables, covers=_read_array(path, "covers"), audio=_read_array(path, "audio"))
-
-
-def _own_time(column):
-    if not is_text(column) or has_zone(column).any():
-        return column
-    times = pd.to_datetime(column, format="ISO8601", errors="coerce")
-    return column if (times.isna() & column.notna()).any() else times
-
-
-def _own_ids(frames):
-    """Ids become whole numbers when all ids of their kind are written as such ("007" is not)."""
-    for key in KEYS.values():
-        columns = [(frame, column) for frame in frames.values() for column in frame if column == key]
-        whole = all(
-            frame[column].dropna().str.fullmatch("0|-?[1-9][0-9]{0,17}").all() for frame, column in columns
-        )
-        for frame, column in columns if whole else ():
-            kind = "Int64" if frame[column].isna().any() else "int64"
-            frame[column] = pd.to_numeric(frame[column]).astype(kind)
-
-
-# --- rules ------------------------------------------------------------------------------------------------
-
-
-def is_text(column):
-    """Whether a column holds Python strings (or nothing that pandas knows better)."""
-    return not types.is_numeric_dtype(column.dtype) and not types.is_datetime64_any_dtype(column.dtype)
-
-
-def has_zone(column):
-    """Mask of the texts that end in a time zone: "Z", "+08:00", " UTC"."""
-    return (
-        column.astype("string")
-        .str.contains(r":\d\d(?:\.\d+)?\s*(?:Z|UTC|GMT|[+-]\d\d:?\d\d)$")
-        .fillna(False)
-        .to_numpy(bool)
-    )
-
-
-def read_times(column):
-    """Times of a text column: ISO 8601 and a few formats without ambiguity; NaT where none fits."""
-    text = column.astype("string").str.strip()
-    times = pd.to_datetime(
-        text.where(text.str.fullmatch(r"\d{10}").fillna(False)).astype("Int64"), unit="s", errors="coerce"
-    )
-    times = times.astype("datetime64[s]")
-    for form in TIME_FORMATS:
-        left = times.isna() & text.notna()
-        if not left.any():
-            break
-        times[left] = pd.to_datetime(text[left].astype(object), format=form, errors="coerce").astype(
-            "datetime64[s]"
-        )
-    return times
-
-
-def _structure(market, targets):
-    problems, tables = [], {}
-    for name in TABLES:
-        table = getattr(market, name)
-        if isinstance(table, pd.DataFrame):
-            tables[name] = table
-            problems += _columns(name, table, targets)
-        elif table is not None or name in MINIMUM:
-            word = "must be a DataFrame, got " + type(table).__name__ if table is not None else "is missing"
-            problems.append(Problem(name, "", word, 0, ""))
-    problems += _id_types(tables)
-    if "contents" in tables:
-        n = len(tables["contents"])
-        problems += _array("covers", market.covers, (n, *COVER_SHAPE))
-        problems += _array("audio", market.audio, (n, *AUDIO_SHAPE))
-    if market.truth is not None and "impression_id" in tables.get("impressions", ()):
-        problems += _truth(market.truth, tables["impressions"]["impression_id"])
-    return problems
-
-
-def _columns(name, table, targets):
-    needed = (*REQUIRED[name], "clicked") if name == "impressions" and targets else REQUIRED[name]
-    missing = [column for column in needed if column not in table]
-    problems = [
-        Problem(name, column, "column is missing", 1, "columns are " + _list(table.columns, 8))
-        for column in missing
-    ]
-    twice = table.columns[table.columns.duplicated()]
-    problems += [Problem(name, str(column), "column is there twice", 2, "") for column in twice]
-    if name in MINIMUM and not len(table):
-        problems.append(Problem(name, "", "has no rows", 0, ""))
-    for column, kind in SCHEMA[name].items():
-        if column in table and column not in twice and (problem := _type(name, column, kind, table[column])):
-            problems.append(problem)
-    return problems
-
-
-def _type(name, column, kind, values):
-    """The problem of a column whose type is not of its kind, or None."""
-    dtype, n = values.dtype, len(values)
-    numeric = types.is_numeric_dtype(dtype) and not types.is_complex_dtype(dtype)
-    if kind == "class" or not n or (is_text(values) and values.isna().all() and kind != "id"):
-        return None
-    if kind == "id":
-        known = types.infer_dtype(values, skipna=True) in ("integer", "string", "empty", "categorical")
-        return (
-            None if known else _typed(name, column, "ids must be whole numbers or text, of one kind", values)
-        )
-    if kind == "time":
-        if isinstance(dtype, pd.DatetimeTZDtype):
-            return _typed(name, column, "times must be without a time zone, all on one clock", values)
-        if is_text(values):
-            if types.infer_dtype(values, skipna=True) not in ("string", "datetime", "date", "mixed"):
-                return _typed(name, column, "must hold times", values)
-            zoned = has_zone(values)
-            return _problem(
-                name, column, "times must be without a time zone, all on one clock", values, zoned
-            )
-        return (
-            None if types.is_datetime64_any_dtype(dtype) else _typed(name, column, "must hold times", values)
-        )
-    if kind == "text":
-        if is_text(values):
-            return None
-        empty = values.isna().all()
-        return None if empty else _typed(name, column, "must hold text", values)
-    if not numeric or (kind == "number" and types.is_bool_dtype(dtype)):
-        wrong = (
-            pd.to_numeric(values, errors="coerce").isna() & values.notna()
-            if is_text(values)
-            else np.ones(n, bool)
-        )
-        wrong = wrong if np.any(wrong) else np.ones(n, bool)
-        return _problem(name, column, "must hold numbers", values, np.asarray(wrong, bool))
-    return None
-
-
-def _typed(name, column, rule, values):
-    return Problem(name, column, f"{rule}, got {values.dtype}", len(values), _list(values, 3))
-
-
-def _id_types(tables):
-    """Ids that are numbers in one table and text in another never meet."""
-    problems = []
-    for name, column, other, _ in REFERENCES:
-        if column in tables.get(name, ()) and KEYS[other] in tables.get(other, ()):
-            ours, theirs = tables[name][column], tables[other][KEYS[other]]
-            if ours.notna().any() and theirs.notna().any() and is_text(ours) != is_text(theirs):
-                rule = f"ids are {ours.dtype}, but those of {other}.{KEYS[other]} are {theirs.dtype}"
-                problems.append(Problem(name, column, rule, len(ours), _list(ours, 3)))
-    return problems
-
-
-def _array(name, array, shape):
-    if array is None:
-        return []
-    if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != np.uint8:
-        got = f"{array.shape} {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
-        return [
-            Problem(name, "", f"must be an array {shape} uint8, one per row of contents, got {got}", 0, "")
-        ]
-    return []
-
-
-def _truth(truth, ids):
-    if not isinstance(truth, pd.DataFrame):
-        return [Problem("truth", "", f"must be a DataFrame, got {type(truth).__name__}", 0, "")]
-    problems = [Problem("truth", c, "column is missing", 1, "") for c in TRUTH_COLUMNS if c not in truth]
-    if len(truth) != len(ids):
-        rule = f"must have one row per impression, {len(ids):,}, has {len(truth):,}"
-        return [*problems, Problem("truth", "", rule, abs(len(truth) - len(ids)), "")]
-    wrong = np.asarray(truth.index != ids.array)
-    return problems + _some(
-        _problem("truth", "index", "must be impression_id, row by row", truth.index.to_series(), wrong)
-    )
-
-
-def _values(market, targets, broken_columns):
-    """Everything that `clean` repairs; columns that are not of their type are left out."""
-    problems, tables = [], {}
-    for name in TABLES:
-        if isinstance(table := getattr(market, name), pd.DataFrame):
-            good = [c for c in table.columns.unique() if (name, c) not in broken_columns]
-            tables[name] = table[good] if len(good) < table.shape[1] else table
-            problems += (
-                _numbers(name, tables[name]) + _spellings(name, tables[name]) + _times(name, tables[name])
-            )
-    problems += _ids(tables) + _actions(tables) + _order(tables)
-    return problems + (_targets(tables.get("impressions", pd.DataFrame())) if targets else [])
-
-
-def _numbers(name, table):
-    problems = []
-    for column, kind in SCHEMA[name].items():
-        if column in table and types.is_float_dtype(table[column].dtype):
-            infinite = np.isinf(plain(table[column]))
-            problems += _some(_problem(name, column, "must be finite", table[column], infinite))
-        if kind == "number" and column in table and not is_text(table[column]):
-            low, high, rule = LIMITS[column]
-            problems += _some(
-                _problem(name, column, rule, table[column], out_of(plain(table[column]), low, high))
-            )
-    return problems
-
-
-def out_of(values, low, high):
-    """Mask of the finite numbers outside low..high."""
-    outside = values < low
-    return (outside | (values > high) if np.isfinite(high) else outside) & np.isfinite(values)
-
-
-def plain(column):
-    """The numbers of a column: its own array where it has one, floats with NaN where it is nullable."""
-    return (
-        column.to_numpy()
-        if isinstance(column.dtype, np.dtype)
-        else column.to_numpy(np.float64, na_value=np.nan)
-    )
-
-
-def spellings(column):
-    """From each spelling that differs from the usual one in case or outer spaces only, to the usual one."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(object)
-    counts = column.value_counts()
-    texts = pd.DataFrame({"spelling": list(counts.index), "count": counts.to_numpy()})
-    texts = texts[[isinstance(value, str) for value in texts["spelling"]]]
-    if texts.empty:
-        return {}
-    texts["bare"] = texts["spelling"].str.strip()
-    texts["kind"] = texts["bare"].str.casefold()
-    texts["clean"] = texts["bare"] == texts["spelling"]
-    best = texts.sort_values(["kind", "clean", "count", "spelling"], ascending=[True, False, False, True])
-    usual = best.drop_duplicates("kind").set_index("kind")["bare"]
-    usual.update(pd.Series({action: action for action in ACTIONS})) if column.name == "action" else None
-    target = texts["kind"].map(usual)
-    changed = (target != texts["spelling"]).to_numpy()
-    return dict(zip(texts["spelling"][changed], target[changed], strict=True))
-
-
-def _spellings(name, table):
-    problems = []
-    for column, kind in SCHEMA[name].items():
-        if (
-            kind == "class"
-            and column in table
-            and is_text(table[column])
-            and (wrong := spellings(table[column]))
-        ):
-            mask = table[column].isin(list(wrong)).to_numpy()
-            problems += _some(
-                _problem(name, column, "differs from a usual spelling in case or spaces", table[column], mask)
-            )
-    return problems
-
-
-def _times(name, table):
-    problems = []
-    for column, kind in SCHEMA[name].items():
-        if kind != "time" or column not in table:
-            continue
-        times = table[column]
-        if is_text(times) and len(times):
-            rule = "times are text; clean reads them"
-            problems.append(Problem(name, column, rule, len(times), _list(times, 3)))
-            read = read_times(times)
-            wrong = (read.isna() & times.notna()).to_numpy()
-            problems += _some(_problem(name, column, "is not a time", times, wrong))
-            times = read
-        if name != "contents":
-            problems += _some(
-                _problem(name, column, "time is missing", table[column], table[column].isna().to_numpy())
-            )
-        problems += _some(
-            _problem(
-                name, column, "lies before 1990 or in the future", table[column], impossible_times(times)
-            )
-        )
-    return problems
-
-
-def impossible_times(times):
-    """Mask of the times before 1990 or later than now."""
-    return ((times < EARLIEST) | (times > pd.Timestamp.now())).to_numpy()
-
-
-def _ids(tables):
-    problems = []
-    for name, column in KEYS.items():
-        if column in tables.get(name, ()):
-            ids = tables[name][column]
-            problems += _some(_problem(name, column, "id is missing", ids, ids.isna().to_numpy()))
-            problems += _some(_problem(name, column, "id is there more than once", ids, repeated(ids)))
-    for name, column, other, optional in REFERENCES:
-        if column in tables.get(name, ()) and KEYS[other] in tables.get(other, ()):
-            ids = tables[name][column]
-            unknown = unknown_ids(ids, tables[other][KEYS[other]])
-            problems += _some(
-                _problem(name, column, f"id is not in {other}", ids, unknown & ids.notna().to_numpy())
-            )
-            if not optional:
-                problems += _some(_problem(name, column, "id is missing", ids, ids.isna().to_numpy()))
-    return problems
-
-
-def repeated(ids):
-    """Mask of the ids that an earlier row has already."""
-    values = ids.to_numpy()
-    if values.dtype.kind in "iu" and (len(values) < 2 or (values[1:] > values[:-1]).all()):
-        return np.zeros(len(values), bool)
-    return (ids.duplicated() & ids.notna()).to_numpy()
-
-
-def unknown_ids(ids, known):
-    """Mask of the ids that are not among the known ones, missing ones included."""
-    values, known = ids.to_numpy(), known.dropna().to_numpy()
-    if values.dtype.kind in "iu" and known.dtype.kind in "iu" and len(known):
-        low, span = known.min(), int(known.max()) - int(known.min())
-        if span < 20 * len(known) + 1_000:
-            there = np.zeros(span + 1, bool)
-            there[known - low] = True
-            inside = (values >= low) & (values <= low + span)
-            return ~inside | ~there[np.where(inside, values, low) - low]
-    return ~ids.isin(known).to_numpy() | ids.isna().to_numpy()
-
-
-def _actions(tables):
-    events = tables.get("events", ())
-    if "action" not in events:
-        return []
-    wrong = ~events["action"].isin(ACTIONS).to_numpy()
-    return _some(
-        _problem("events", "action", f"must be one of {', '.join(ACTIONS)}", events["action"], wrong)
-    )
-
-
-def early_impressions(impressions, contents):
-    """Mask of the impressions of a content before it was published."""
-    if not {"time", "content_id"} <= set(impressions) or not {"published_at", "content_id"} <= set(contents):
-        return np.zeros(len(impressions), bool)
-    born, times = contents["published_at"], impressions["time"]
-    if is_text(born) or is_text(times) or repeated(contents["content_id"]).any():
-        return np.zeros(len(impressions), bool)
-    row = pd.Index(contents["content_id"]).get_indexer(impressions["content_id"])
-    born = np.append(born.to_numpy(), np.datetime64("NaT"))
-    return times.to_numpy() < born[row]
-
-
-def _order(tables):
-    if not {"impressions", "contents"} <= set(tables):
-        return []
-    early = early_impressions(tables["impressions"], tables["contents"])
-    if not early.any():
-        return []
-    return _some(
-        _problem(
-            "impressions", "time", "is before the content was published", tables["impressions"]["time"], early
-        )
-    )
-
-
-def _targets(table):
-    problems, there = [], {}
-    for column in TARGETS:
-        if column in table and not is_text(table[column]):
-            there[column] = values = plain(table[column])
-            problems += _some(
-                _problem("impressions", column, "target is missing", table[column], np.isnan(values))
-            )
-            if column != "sales":
-                wrong = (values != 0) & (values != 1) & ~np.isnan(values)
-                problems += _some(_problem("impressions", column, "must be 0 or 1", table[column], wrong))
-    if {"clicked", "converted"} <= set(there):
-        wrong = (there["converted"] == 1) & (there["clicked"] == 0)
-        problems += _some(
-            _problem("impressions", "converted", "conversion without a click", table["converted"], wrong)
-        )
-    if {"converted", "sales"} <= set(there):
-        wrong = (there["sales"] > 0) & (there["converted"] == 0)
-        problems += _some(
-            _problem("impressions", "sales", "sales without a conversion", table["sales"], wrong)
-        )
-    return problems
-
-
-def _problem(table, column, rule, values, mask):
-    """The problem of the rows in a mask, or None."""
-    count = int(np.count_nonzero(mask))
-    if not count:
-        return None
-    rows = np.flatnonzero(mask)[:3]
-    first = ", ".join(
-        f"row {row}: {value!r}" for row, value in zip(rows, values.iloc[rows].tolist(), strict=True)
-    )
-    return Problem(table, column, rule, count, first)
-
-
-def _some(problem):
-    return [] if problem is None else [problem]
-
-
-def _list(values, most=3):
-    values = list(values[:most]) + (["..."] if len(values) > most else [])
-    return ", ".join(map(str, values))
+    return Market(**parts)

@@ -1,0 +1,1162 @@
+"""Folders on disk: written in one step with checksums, and tables, pictures and vectors that others wrote.
+
+`new_folder` and `checked_folder` are what `Market.save` and `EffectPredictor.save` stand on. `read_own` reads one's
+own files: it finds out encoding, delimiter and types, keeps every row, and names every file that it cannot read.
+Reading changes the type of a value, never what it says: repairs are the work of `clean`.
+"""
+
+import codecs
+import csv
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api import types
+
+from vaecm.schema import (
+    MINIMUM,
+    SCHEMA,
+    TABLES,
+    TRUTH_COLUMNS,
+    MarketError,
+    Problem,
+    is_text,
+    listed,
+    rows_of,
+    written_times,
+)
+
+MANIFEST = "manifest.json"
+PANDAS_3 = int(pd.__version__.split(".")[0]) >= 3
+EXACT = {} if PANDAS_3 else {"float_precision": "round_trip"}  # what later versions do by themselves
+TEXT = "str" if PANDAS_3 else "object"
+
+# --- folders with checksums -------------------------------------------------------------------------------
+
+
+@contextmanager
+def new_folder(folder: str | Path, about: dict | None = None) -> Iterator[Path]:
+    """Give an empty folder to write to, then add checksums and put it in the place of `folder` in one step.
+
+    When the writing fails or is interrupted, what was there before stays. Files that no save has written stay
+    too. A symbolic link is followed, and stays a link.
+
+    Parameters
+    ----------
+    folder : path
+    about : dict, optional
+        What the folder holds; its "kind" is what `checked_folder` asks for.
+
+    Yields
+    ------
+    Path
+        The folder to write to.
+
+    Raises
+    ------
+    MarketError
+        When `folder` holds files that were not saved here.
+    OSError
+        When it cannot be written, as on a full disk.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> place = Path(mkdtemp()) / "notes"
+    >>> with new_folder(place, about={"kind": "note"}) as path:
+    ...     _ = (path / "a.txt").write_text("a")
+    >>> sorted(file.name for file in checked_folder(place, kind="note").iterdir())
+    ['a.txt', 'manifest.json']
+    """
+    folder = writable_folder(folder)
+    old = _files(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(mkdtemp(prefix=f".{folder.name}-new-{os.getpid()}-", dir=folder.parent))
+    try:
+        path.chmod(0o755)
+        yield path
+        names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+        files = {
+            name: {"bytes": (path / name).stat().st_size, "sha256": sha256(path / name)} for name in names
+        }
+        (path / MANIFEST).write_text(json.dumps({"about": about or {}, "files": files}, indent=1) + "\n")
+        _keep_others(folder, old, path)
+        _swap(path, folder)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    _clear(folder)
+
+
+def writable_folder(folder: str | Path) -> Path:
+    """The real path of a folder that `new_folder` may replace; an error where it holds somebody else's files."""
+    path = Path(os.path.realpath(Path(folder).expanduser()))
+    notes = path.is_dir() and all(item.suffix == ".md" for item in path.iterdir())
+    if path.exists() and _files(path) is None and not notes:
+        rule = "holds files that were not saved here; it is not replaced" if path.is_dir() else "is a file"
+        raise MarketError([Problem(path.name, "", rule, 0, "")])
+    return path
+
+
+def checked_folder(folder: str | Path, kind: str | None = None) -> Path:
+    """The path of a folder that `new_folder` wrote, once every file in it has been checked.
+
+    Where a save was killed between its two last steps, the earlier copy beside the folder is given.
+
+    Parameters
+    ----------
+    folder : path
+    kind : str, optional
+        What the folder must hold, such as "market".
+
+    Raises
+    ------
+    MarketError
+        When the folder is not there, of another kind, or a file is missing, truncated or altered.
+    """
+    path = Path(os.path.realpath(Path(folder).expanduser()))
+    if not path.exists():
+        path = next((spare for spare in _spares(path, "old") if _files(spare)), path)
+    files = _files(path)
+    if files is None:
+        raise MarketError([Problem(path.name, "", _why_not(path), 0, "")])
+    found = about(path).get("kind")
+    if kind and found and found != kind:
+        raise MarketError([Problem(path.name, "", f"this is a {found}, not a {kind}", 0, "")])
+    problems = []
+    for name, entry in files.items():
+        file = path / name
+        if not file.is_file():
+            problems.append(Problem(name, "", f"is missing, expected SHA-256 {entry['sha256']}", 0, ""))
+        elif (sum_ := sha256(file)) != entry["sha256"]:
+            word = "is truncated" if file.stat().st_size < entry["bytes"] else "was altered"
+            sums = f"expected SHA-256 {entry['sha256']}, found {sum_}"
+            rule = f"{word}: {file.stat().st_size:,} of {entry['bytes']:,} bytes, {sums}"
+            problems.append(Problem(name, "", rule, 0, ""))
+    if problems:
+        raise MarketError(problems)
+    return path
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether a folder looks saved here: its manifest lists files, or cannot be read at all."""
+    try:
+        return "files" in json.loads((folder / MANIFEST).read_text())
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, TypeError):
+        return True
+
+
+def about(folder: Path) -> dict:
+    """What `new_folder` was told about a folder."""
+    return json.loads((folder / MANIFEST).read_text()).get("about") or {}
+
+
+def sha256(file: Path) -> str:
+    """The checksum of a file."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _why_not(path):
+    if path.is_file():
+        return "is a file, not a folder"
+    return f"has no readable {MANIFEST}" if path.is_dir() else "is not there"
+
+
+def _files(folder):
+    try:
+        return json.loads((folder / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _keep_others(folder, old, path):
+    """Copy what no save has written, folders too: it must not go with the old files."""
+    known = {MANIFEST, *(name.split("/")[0] for name in old or ())}
+    for item in folder.iterdir() if folder.is_dir() else ():
+        if item.name not in known and not (path / item.name).exists():
+            if item.is_dir():
+                shutil.copytree(item, path / item.name, symlinks=True)
+            else:
+                shutil.copy2(item, path / item.name, follow_symlinks=False)
+
+
+def _swap(path, folder):
+    spare = folder.with_name(path.name.replace("-new-", "-old-"))
+    if folder.exists():
+        folder.rename(spare)
+    try:
+        path.rename(folder)
+    except BaseException:
+        if spare.exists():
+            spare.rename(folder)
+        raise
+    shutil.rmtree(spare, ignore_errors=True)
+
+
+def _spares(folder, word):
+    return sorted(folder.parent.glob(f".{glob_safe(folder.name)}-{word}-*"))
+
+
+def glob_safe(name: str) -> str:
+    """A file name in which `*`, `?` and `[` mean themselves."""
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def _clear(folder):
+    """Remove what saves that were killed have left; one that is still running keeps its own."""
+    for word in ("new", "old"):
+        for spare in _spares(folder, word):
+            owner = re.match(r"(\d+)-", spare.name.partition(f"-{word}-")[2])
+            if not owner or not _runs(int(owner[1])):
+                shutil.rmtree(spare, ignore_errors=True)
+
+
+def _runs(process):
+    if process == os.getpid() or os.name != "posix":
+        return process != os.getpid()
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+# --- tables and arrays that were saved here ---------------------------------------------------------------
+
+PACKED = ("events", "impressions", "log", "truth")
+LZMA_BYTES = 32_000_000  # beyond it, packing takes longer than it is worth
+
+
+def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
+    """A table as CSV: the same table gives the same bytes, and pandas alone reads it."""
+    packed = name in PACKED
+    compression = {"method": "gzip", "compresslevel": 6, "mtime": 0} if packed else None
+    returns = any("\r" in v for c in frame if is_text(frame[c]) for v in frame[c] if isinstance(v, str))
+    frame.to_csv(
+        path / (f"{name}.csv.gz" if packed else f"{name}.csv"), index=False, encoding="utf-8",
+        compression=compression, lineterminator="\n", chunksize=200_000,
+        # Python before 3.11.9 does not quote a lone carriage return by itself
+        quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL,
+    )  # fmt: skip
+
+
+def stored_types(name: str, frame: pd.DataFrame) -> tuple[dict[str, Any], list[Problem]]:
+    """How each column has to be read again, and the columns that a text file cannot keep."""
+    found, problems = {}, []
+    for column in frame:
+        found[column] = stored = _stored_type(frame[column])
+        if stored is None:
+            kind = types.infer_dtype(frame[column], skipna=True)
+            problems.append(Problem(name, column, f"a text file cannot keep values of type {kind}", 0, ""))
+        elif stored in ("text", "string"):
+            cut = [row for row, v in enumerate(frame[column]) if isinstance(v, str) and not _whole_text(v)]
+            if cut:
+                rule = "holds half a character (a surrogate), which UTF-8 cannot write"
+                first = ", ".join(f"row {row}: {frame[column].iloc[row]!r}" for row in cut[:3])
+                problems.append(Problem(name, column, rule, len(cut), first))
+    return found, problems
+
+
+def _whole_text(value):
+    if value.isascii():
+        return True
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _stored_type(column):
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        values = dtype.categories.tolist()
+        if all(isinstance(v, str) for v in values) or all(type(v) is int for v in values):
+            return {"categories": values, "ordered": bool(dtype.ordered)}
+        return None
+    if types.is_complex_dtype(dtype) or isinstance(dtype, pd.PeriodDtype | pd.IntervalDtype):
+        return None
+    if isinstance(dtype, pd.StringDtype):
+        return "string" if dtype.na_value is pd.NA else "text"
+    if dtype != np.dtype(object):
+        return str(dtype)
+    inferred = types.infer_dtype(column, skipna=True)
+    return {
+        "string": "text", "empty": "text", "integer": "Int64", "boolean": "boolean", "floating": "float64",
+        "mixed-integer-float": "float64", "decimal": "float64", "date": "datetime64[us]",
+        "datetime": "datetime64[us]", "datetime64": "datetime64[us]",
+    }.get(inferred)  # fmt: skip
+
+
+def read_table(path: Path, name: str, stored: dict[str, Any]) -> pd.DataFrame:
+    """A table that `write_table` wrote, with the types it had."""
+    early = {c: kind if _at_once(kind) else TEXT for c, kind in stored.items()}
+    gaps = {c: [""] if early[c] == TEXT else ["", "nan", "NaN"] for c in stored}
+    file = path / (f"{name}.csv.gz" if name in PACKED else f"{name}.csv")
+    frame = pd.read_csv(file, dtype=early, keep_default_na=False, na_values=gaps, encoding="utf-8", **EXACT)
+    for column, kind in stored.items():
+        values = frame[column]
+        if isinstance(kind, dict):
+            whole = kind["categories"] and isinstance(kind["categories"][0], int)
+            values = values.astype("Int64").astype(object) if whole else values
+            frame[column] = pd.Categorical(values, kind["categories"], ordered=kind["ordered"])
+        elif kind.startswith("datetime"):
+            zoned = "," in kind
+            frame[column] = pd.to_datetime(values, format="ISO8601", utc=zoned).astype(kind)
+        elif kind.startswith("timedelta"):
+            frame[column] = pd.to_timedelta(values).astype(kind)
+        elif kind == "string" or kind == "float16":
+            frame[column] = values.astype(kind)
+    return frame
+
+
+def _at_once(kind):
+    return isinstance(kind, str) and not kind.startswith(
+        ("datetime", "timedelta", "text", "string", "float16")
+    )
+
+
+def write_arrays(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Arrays as NPZ, which NumPy alone reads: LZMA where they are small, else as `savez_compressed`."""
+    if sum(array.nbytes for array in arrays.values()) > LZMA_BYTES:
+        np.savez_compressed(file, **arrays)
+        return
+    with zipfile.ZipFile(file, "w", compression=zipfile.ZIP_LZMA) as packed:
+        for name, array in arrays.items():
+            stream = io.BytesIO()
+            np.save(stream, array, allow_pickle=False)
+            packed.writestr(zipfile.ZipInfo(f"{name}.npy"), stream.getvalue(), compress_type=zipfile.ZIP_LZMA)
+
+
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of an NPZ file; no Python objects are read."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            if isinstance(arrays, np.ndarray):
+                raise ValueError("it is a single array")
+            return {name: arrays[name] for name in arrays.files}
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+    ) as error:
+        rule = f"is not a readable NPZ file of arrays of numbers: {str(error)[:120]}"
+        raise MarketError([Problem(file.name, "", rule, 0, "")]) from error
+
+
+def rounded(values: np.ndarray, bits: int) -> np.ndarray:
+    """Floats of 32 bits with so many bits of precision: the rest are zeros, which pack well."""
+    cut = np.uint32(23 - bits)
+    raw = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    half = np.uint32(1) << (cut - np.uint32(1))
+    kept = ((raw + half) >> cut) << cut
+    return np.where(np.isfinite(values), kept.view(np.float32), np.asarray(values, np.float32))
+
+
+def write_parts(market: Any, folder: str | Path) -> None:
+    """Write everything that a market holds to a folder; see `Market.save`."""
+    names = (*TABLES, "log", "broken")
+    frames = {name: getattr(market, name) for name in names if getattr(market, name) is not None}
+    frames |= {f"factors_{name}": frame.reset_index() for name, frame in (market.factors or {}).items()}
+    dtypes, problems = {}, []
+    for name, frame in frames.items():
+        dtypes[name], wrong = stored_types(name, frame)
+        problems += wrong
+    if problems:
+        raise MarketError(problems)
+    told = {"kind": "market", "dtypes": dtypes, "roles": market.roles, "notes": list(market.notes)}
+    told["retold"] = _retold(market)
+    with new_folder(folder, about=told) as path:
+        for name, frame in frames.items():
+            write_table(frame, path, name)
+        for name in ("covers", "audio"):
+            if getattr(market, name) is not None:
+                write_arrays(path / f"{name}.npz", {name: getattr(market, name)})
+        for name, array in (market.vectors or {}).items():
+            write_arrays(path / f"vectors_{name}.npz", {"vectors": array})
+        if market.truth is not None and not told["retold"]:
+            write_arrays(path / "truth.npz", _stored_truth(market.truth))
+        if market.oracle is not None:
+            write_arrays(path / "oracle.npz", {k: np.asarray(v) for k, v in market.oracle.arrays().items()})
+
+
+def read_parts(path: Path) -> dict:
+    """The arguments of `Market` that `write_parts` wrote to a folder."""
+    told = about(path)
+    frames = {name: read_table(path, name, stored) for name, stored in told["dtypes"].items()}
+    truth = frames.pop("truth", None)
+    parts = {name: frames[name] for name in (*TABLES, "log", "broken") if name in frames}
+    parts |= {"roles": told.get("roles"), "notes": tuple(told.get("notes", ()))}
+    factors = {
+        n.removeprefix("factors_"): f.set_index(f.columns[0]) for n, f in frames.items() if n not in parts
+    }
+    arrays = {file.stem: read_arrays(file) for file in sorted(path.glob("*.npz"))}
+    parts |= {name: arrays[name][name] for name in ("covers", "audio") if name in arrays}
+    vectors = {
+        n.removeprefix("vectors_"): a["vectors"] for n, a in arrays.items() if n.startswith("vectors_")
+    }
+    if truth is None and "truth" in arrays:
+        truth = pd.DataFrame(arrays["truth"]).astype(np.float64)
+        truth.insert(0, "impression_id", parts["impressions"]["impression_id"])
+    if "oracle" in arrays:  # by name: the simulator imports the record, not the other way round
+        parts["oracle"] = import_module("vaecm.simulate").Oracle.from_arrays(arrays["oracle"])
+    parts["truth"] = None if truth is None else truth.set_index("impression_id")
+    if told.get("retold"):
+        parts["truth"] = parts["oracle"].truth(parts["impressions"])
+    return parts | {"factors": factors or None, "vectors": vectors or None}
+
+
+def _retold(market):
+    """Whether the oracle tells the whole truth of the impressions, so that it need not be stored beside it."""
+    if market.oracle is None or market.truth is None:
+        return False
+    try:
+        return bool(market.oracle.truth(market.impressions).equals(market.truth))
+    except (ValueError, KeyError, TypeError, IndexError):  # a log that was broken on purpose
+        return False
+
+
+def _stored_truth(truth):
+    """Columns at the precision they are stored with: what was read and is saved again gives the same bytes."""
+    return {
+        name: rounded(values.to_numpy(np.float64), 14) if name in TRUTH_COLUMNS
+        else (np.round(values.to_numpy(np.float64) * 2048) / 2048).astype(np.float32)
+        for name, values in truth.items()
+    }  # fmt: skip
+
+
+# --- one's own tables -------------------------------------------------------------------------------------
+
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet")
+DELIMITERS = ",;\t|\x01^~: "
+ROWS_AT_ONCE = 250_000
+WHOLE = r"(?:0|-?[1-9]\d{0,19})(?:\.0+)?"
+NUMBER_GAPS = ("", "nan", "na", "n/a", "#n/a", "null", "none", "nil", "-", "--", "\\n", "?", "无", "暂无")
+YES, NO = ("true", "t", "yes", "y", "是"), ("false", "f", "no", "n", "否")
+
+
+class Reading:
+    """What went wrong while a folder was read, and what is worth knowing."""
+
+    def __init__(self):
+        self.problems, self.notes, self.semicolons = [], [], set()
+
+    def wrong(self, file: str, rule: str, first: str = "", count: int = 0) -> None:
+        self.problems.append(Problem(file, "", rule, count, first))
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def read_own(folder: Path, roles: dict, cover_size: int) -> tuple[dict, list[Problem]]:
+    """The parts of a market in a folder of one's own files, and all that is wrong with the files.
+
+    Parameters
+    ----------
+    folder : path
+    roles : dict
+        table: {column: kind, or the name under which the column is known}.
+    cover_size : int
+        Side of the covers, in pixels, where they come as picture files.
+
+    Returns
+    -------
+    parts : dict
+        Arguments of `Market`.
+    problems : list of Problem
+    """
+    reading, frames = Reading(), {}
+    for name, file in _table_files(folder, reading).items():
+        known = set(SCHEMA[name]) | set(roles.get(name, {}))
+        frame = (
+            _read_parquet(file, reading)
+            if file.suffix == ".parquet"
+            else _read_csv(file, name, known, reading)
+        )
+        if frame is not None:
+            frames[name] = _named(name, frame, roles.get(name, {}), file.name, reading)
+    kinds = {
+        name: {c: k for c, k in part.items() if k not in SCHEMA.get(name, {})} for name, part in roles.items()
+    }
+    timed = {name: _types(name, frame, kinds.get(name, {}), reading) for name, frame in frames.items()}
+    _ids(frames)
+    _one_clock(frames, timed, reading)
+    parts = {"roles": {name: part for name, part in kinds.items() if part} or None, **frames}
+    if "contents" in frames and "content_id" in frames["contents"]:
+        parts |= _read_media(folder, frames["contents"]["content_id"], cover_size, reading)
+    parts["notes"] = tuple(reading.notes)
+    return parts, reading.problems
+
+
+def _table_files(folder, reading):
+    """The file of each table; one of each."""
+    found = {}
+    for item in sorted(folder.iterdir()):
+        for suffix in SUFFIXES:
+            name = item.name.lower().removesuffix(suffix)
+            if item.name.lower().endswith(suffix) and name in TABLES:
+                found.setdefault(name, []).append(item)
+    for name, files in found.items():
+        if len(files) > 1:
+            reading.wrong(name, "is there more than once", listed([file.name for file in files]), len(files))
+    there = listed(sorted(item.name for item in folder.iterdir()), 8)
+    for name in MINIMUM:
+        if name not in found:
+            reading.wrong(f"{name}.csv", "is missing", f"the folder holds {there or 'nothing'}", 1)
+    return {name: files[0] for name, files in found.items() if len(files) == 1}
+
+
+def _read_parquet(file, reading):
+    try:
+        frame = pd.read_parquet(file)
+    except ImportError:
+        reading.wrong(file.name, "Parquet files need pyarrow: pip install pyarrow")
+        return None
+    except Exception as error:  # the engine has errors of many types
+        reading.wrong(file.name, f"is not a readable Parquet file: {str(error)[:120]}")
+        return None
+    frame = frame.reset_index() if any(name is not None for name in frame.index.names) else frame
+    frame = frame.reset_index(drop=True).rename(columns=str)
+    for column in frame.columns[~frame.columns.duplicated(keep=False)]:
+        values = frame[column]
+        kind = types.infer_dtype(values, skipna=True)
+        if kind == "decimal":
+            frame[column] = values.astype(float)
+        elif kind in ("date", "datetime"):
+            frame[column] = pd.to_datetime(values)
+        elif kind == "mixed":  # lists and the like
+            frame[column] = [v if v is None else json.dumps(v, default=_listing) for v in values]
+        elif kind == "bytes":
+            frame[column] = [v if v is None else bytes(v).decode("utf-8", "replace") for v in values]
+    return frame
+
+
+def _listing(value):
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _read_csv(file, name, known, reading):
+    """A text table as texts; whole numbers, plain numbers and ISO times are made compact on the way."""
+    try:
+        encoding, packed = _encoding(file)
+        with _opened(file, packed, encoding) as stream:
+            header = _header(stream, known, file.name, reading)
+            if header is None:
+                reading.wrong(file.name, "is empty")
+                return None
+            columns, delimiter, extra = header
+            reading.semicolons |= {name} if delimiter == ";" else set()
+            chunks = _chunks(stream, columns, delimiter, extra, name, file.name)
+    except (OSError, EOFError, zlib.error) as error:
+        word = "is cut short" if isinstance(error, EOFError) else "is not readable"
+        reading.wrong(file.name, f"{word}: {str(error)[:120]}")
+    except (UnicodeError, ValueError, csv.Error) as error:
+        reading.wrong(file.name, str(error).replace("Error tokenizing data. C error: ", "").strip()[:200])
+    else:
+        if encoding not in ("utf-8", "utf-8-sig"):
+            reading.note(f"{file.name} was read as {encoding.upper()}")
+        return pd.DataFrame(
+            {k: _joined([chunk[k] for chunk in chunks]) for k in range(len(columns))}
+        ).set_axis(columns, axis=1)
+    return None
+
+
+def _encoding(file):
+    """UTF-8, UTF-16 or GB18030, whichever the whole file is; and whether it is packed with gzip."""
+    with open(file, "rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+    if file.suffix.lower() == ".gz" and not packed and file.stat().st_size:
+        raise OSError("its name ends in .gz, but it is not packed")
+    with gzip.open(file) if packed else open(file, "rb") as stream:
+        head = stream.read(4096)
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return "utf-16", packed
+        if head[1::2].count(0) > len(head) / 5:
+            return "utf-16-le", packed
+        if head[::2].count(0) > len(head) / 5:
+            return "utf-16-be", packed
+    wide = 0
+    for encoding in ("utf-8-sig", "gb18030"):
+        decoder, usual, wide = codecs.getincrementaldecoder(encoding)(), 0, 0
+        try:
+            with gzip.open(file) if packed else open(file, "rb") as stream:
+                while block := stream.read(1 << 20):
+                    text = decoder.decode(block)
+                    if encoding == "gb18030":
+                        odd = [c for c in text[:200_000] if c > "\x7f"]
+                        wide += len(odd)
+                        usual += sum(bool(c.encode("gb2312", "ignore")) for c in odd)
+                decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            continue
+        if encoding == "utf-8-sig" or usual > 0.6 * wide:
+            return encoding, packed
+    raise ValueError("is neither UTF-8 nor UTF-16 nor GB18030: save it as UTF-8")
+
+
+def _opened(file, packed, encoding):
+    return io.TextIOWrapper(gzip.open(file) if packed else open(file, "rb"), encoding=encoding, newline="")
+
+
+def _header(stream, known, file, reading):
+    """Names of the columns, delimiter, and how many fields the first row has beyond them; the stream is past them."""
+    line = stream.readline()
+    while line and (not line.strip() or line.lower().startswith("sep=")):
+        line = stream.readline()
+    while line.count('"') % 2 and (more := stream.readline()):
+        line += more
+    if not line.strip():
+        return None
+    splits = {
+        d: [c.strip().strip("\ufeff") for c in next(csv.reader([line], delimiter=d))] for d in DELIMITERS
+    }
+    plain = {name.lower() for name in known}
+    best = max(
+        DELIMITERS,
+        key=lambda d: (sum(c.lower() in plain for c in splits[d]), d in ",;\t|", len(splits[d]) - 1),
+    )
+    columns = splits[best]
+    while columns and not columns[-1]:
+        columns = columns[:-1]
+    if best != ",":
+        reading.note(f"{file} has the delimiter {best!r}")
+    return columns, best, len(splits[best]) - len(columns)
+
+
+def _chunks(stream, columns, delimiter, extra, name, file):
+    """The rows after the header, in pieces; fields beyond the header must be empty (a delimiter at each row's end)."""
+    beyond = [f"\x00{k}" for k in range(extra + 1)]
+    first = stream.readline()
+    more = (
+        len(next(csv.reader([first], delimiter=delimiter), [])) - len(columns)
+        if first.count('"') % 2 == 0
+        else 0
+    )
+    beyond += [f"\x00more{k}" for k in range(max(0, more - len(beyond)))]
+    positions = [str(k) for k in range(len(columns))]
+    chunks, rows = [], 0
+    if not first:
+        return [pd.DataFrame(columns=range(len(columns)), dtype=TEXT)]
+    reader = pd.read_csv(
+        _Rest(first, stream), sep=delimiter, header=None, names=positions + beyond, dtype=TEXT, index_col=False,
+        keep_default_na=False, na_values=[""], chunksize=ROWS_AT_ONCE, low_memory=False,
+    )  # fmt: skip
+    for chunk in reader:
+        full = chunk[beyond].apply(lambda c: c.str.strip().fillna("") != "").any(axis=1).to_numpy()
+        if full.any():
+            row = rows + int(np.flatnonzero(full)[0])
+            raise ValueError(f"row {row} has more fields than the {len(columns)} columns of the header")
+        rows += len(chunk)
+        kinds = [SCHEMA[name].get(column.lower()) for column in columns]
+        compact = {k: _compact(chunk[str(k)], kind) for k, kind in enumerate(kinds)}
+        chunks.append(pd.DataFrame(compact))
+    return chunks
+
+
+class _Rest(io.TextIOBase):
+    """A line that was read already, and the rest of the stream."""
+
+    def __init__(self, first, stream):
+        self.first, self.stream = first, stream
+
+    def readable(self):
+        return True
+
+    def read(self, size=-1):
+        first, self.first = self.first, ""
+        return first + self.stream.read(size if size is None or size < 0 else max(0, size - len(first)))
+
+    def readline(self, size=-1):
+        first, self.first = self.first, ""
+        return first or self.stream.readline()
+
+    def __iter__(self):
+        return iter(self.readline, "")
+
+
+def _compact(text, kind):
+    """Texts as numbers or times where nothing is lost by it."""
+    if kind == "time":
+        if not text.dropna().str.fullmatch(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d(?::\d\d)?)?").all():
+            return text
+        times = pd.to_datetime(text, format="ISO8601", errors="coerce")
+        return times.astype("datetime64[s]") if (times.isna() == text.isna()).all() else text
+    if kind == "number":
+        shape = r"-?(?:0|[1-9]\d*)(?:\.\d+)?"
+        return pd.to_numeric(text) if text.dropna().str.fullmatch(shape).all() else text
+    if kind == "text" or not text.dropna().str.fullmatch(r"0|-?[1-9]\d{0,17}").all() or text.isna().all():
+        return text
+    return text.astype("Int64") if text.isna().any() else text.astype(np.int64)
+
+
+def _joined(pieces):
+    """Pieces of a column in one; texts again where some piece could not be made compact."""
+    if len({is_text(piece) and not piece.isna().all() for piece in pieces}) > 1:
+        pieces = [piece if is_text(piece) else _texts(piece) for piece in pieces]
+    return pd.concat([p for p in pieces if len(p)] or pieces[:1], ignore_index=True)
+
+
+def _texts(column):
+    """Whole numbers and times as they were written."""
+    text = column.astype("string").astype(object)
+    return text.where(column.notna(), np.nan).astype(TEXT)
+
+
+def _named(name, frame, roles, file, reading):
+    """Columns under the names of the schema: by a role, or where only case and spaces differ."""
+    new = {}
+    for column in frame.columns:
+        wanted = roles.get(column)
+        usual = re.sub(r"[\s-]+", "_", column.strip().lower())
+        if wanted in SCHEMA[name]:
+            new[column] = wanted
+        elif (
+            column not in SCHEMA[name]
+            and usual in SCHEMA[name]
+            and usual not in frame
+            and column not in roles
+        ):
+            new[column] = usual
+    for column, usual in new.items():
+        reading.note(f"{file}: column {column!r} was read as {usual}")
+    frame = frame.rename(columns=new)
+    twice = frame.columns[frame.columns.duplicated()].unique()
+    for column in twice:
+        label = column or "(no name)"
+        reading.problems += [Problem(name, label, "column is there twice", 2, file)] if column else []
+    if "" in frame.columns:
+        reading.note(f"{file}: a column without a name was left out")
+    return frame.loc[:, (frame.columns != "") & ~frame.columns.duplicated()]
+
+
+# --- types of one's own columns ---------------------------------------------------------------------------
+
+
+def _types(name, frame, kinds, reading):
+    """Give each column that is still text the type of its kind; the columns of times, which are read together."""
+    comma, timed = None, []
+    for column in frame:
+        kind = kinds.get(column, SCHEMA[name].get(column))
+        if kind == "number" and is_text(frame[column]):
+            numbers, unread, found = read_numbers(frame[column])
+            comma = found or comma
+            if not unread.any():
+                frame[column] = numbers
+    for column in frame:
+        values, kind = frame[column], kinds.get(column, SCHEMA[name].get(column))
+        if kind == "time" or types.is_datetime64_any_dtype(values.dtype):
+            timed.append(column)
+        elif kind is None and _strings(values):
+            frame[column] = _guessed(values, comma or name in reading.semicolons)
+            if _strings(frame[column]) and _dated(values):
+                timed.append(column)
+        elif not _strings(values):
+            if kind == "text":
+                frame[column] = _texts(values)
+        elif kind == "number" and comma:
+            numbers, unread, _ = read_numbers(values, comma=True)
+            frame[column] = values if unread.any() else numbers
+        elif kind in ("flag", "outcome"):
+            frame[column] = _flags(values)
+        elif kind == "class":
+            whole = _whole(values)
+            frame[column] = values if whole is None else whole
+    if comma:
+        reading.note(f"{name}: numbers have a decimal comma")
+    return timed
+
+
+def _strings(column):
+    return is_text(column) and types.infer_dtype(column, skipna=True) in ("string", "empty")
+
+
+def read_numbers(column: pd.Series, comma: bool | None = None) -> tuple[pd.Series, np.ndarray, bool]:
+    """Numbers as people write them: ¥1,299.00, 1.299,50, 1 299,50, 3.5万, 12 %.
+
+    Whether a comma or a point begins the decimals is decided for the column as a whole.
+
+    Parameters
+    ----------
+    column : Series of str
+    comma : bool, optional
+        True where other columns of the file have a decimal comma.
+
+    Returns
+    -------
+    numbers : Series of float
+        NaN for what is missing or not read.
+    unread : ndarray of bool
+        What is there and not a number.
+    comma : bool
+        Whether this column shows decimal commas.
+
+    Examples
+    --------
+    >>> read_numbers(pd.Series(["1.299,50", "¥12,90", "n/a"]))[0].tolist()
+    [1299.5, 12.9, nan]
+    """
+    text = column.astype(object).where(column.notna(), "").astype(str)
+    text = text.str.normalize("NFKC").str.strip().str.lower()
+    text = text.mask(text.isin(NUMBER_GAPS), "")
+    money = r"(?:us\$|r\$|[¥$€£₩₹]|cny|rmb|usd|eur|gbp|jpy|元|円|yuan)"
+    text = text.str.replace(rf"^(-?)\s*{money}\s*|\s*{money}$", r"\1", regex=True).str.replace(
+        "−", "-", regex=False
+    )
+    text = text.str.replace(r"^\((.+)\)$", r"-\1", regex=True)
+    text = text.str.replace(r"(?<=\d)[\s'’](?=\d{3}(?!\d))", "", regex=True)
+    unit = text.str.extract(r"(?<=\d)\s*([万亿wk%])$")[0]
+    scale = unit.map({"万": 1e4, "w": 1e4, "亿": 1e8, "k": 1e3, "%": 0.01}).fillna(1.0).astype(float)
+    text = text.str.replace(r"(?<=\d)\s*[万亿wk%]$", "", regex=True)
+    signs = text.str.replace(r"[^,.]", "", regex=True)
+    thousands = text.str.fullmatch(r"-?\d{1,3}(?:,\d{3})+")
+    shows_comma = signs.str.fullmatch(r"\.+,") | ((signs == ",") & ~thousands) | signs.str.fullmatch(r"\.\.+")
+    shows_point = signs.str.fullmatch(r",+\.") | signs.str.fullmatch(r",,+")
+    shows_point |= (signs == ".") & ~text.str.fullmatch(r"-?\d{1,3}\.\d{3}")
+    style = bool(shows_comma.any() or (comma and not shows_point.any()))
+    if style:
+        text = text.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
+    else:
+        text = text.str.replace(",", "", regex=False)
+    numbers = pd.to_numeric(text.where(text.str.len() > 0), errors="coerce").astype(float) * scale
+    there = text.str.len().to_numpy() > 0
+    unread = (numbers.isna().to_numpy() & there) | (shows_comma.any() & shows_point).to_numpy(bool)
+    return numbers.mask(unread), unread, bool(shows_comma.any())
+
+
+def _flags(column):
+    """Yes and no as 1 and 0; anything else stays for the check."""
+    words = column.astype("string").str.strip().str.lower()
+    named = words.map({**dict.fromkeys(YES, "1"), **dict.fromkeys(NO, "0")})
+    numbers, unread, _ = read_numbers(named.where(named.notna(), words).astype(object))
+    if unread.any():
+        return column
+    whole = (numbers.dropna() % 1 == 0).all()
+    return numbers if numbers.isna().any() or not whole else numbers.astype(np.int64)
+
+
+def _whole(column):
+    """Whole numbers of a text column, where every text is one (12.0 is, 007 is not); else None."""
+    present = column.dropna().astype(str).str.strip()
+    if not len(present) or not present.str.fullmatch(WHOLE).all() or present.str.match(r"-?\d{16,}\.").any():
+        return None
+    values = [int(v.partition(".")[0]) for v in present]
+    low, high = min(values), max(values)
+    kind = "int64" if high < 2**63 and low >= -(2**63) else "uint64"
+    if high >= 2**64 or (kind == "uint64" and low < 0) or low < -(2**63):
+        return None
+    numbers = np.array(values, dtype=kind)
+    if len(present) == len(column):
+        return pd.Series(numbers, index=column.index)
+    return (
+        pd.Series(numbers, index=present.index)
+        .astype(kind.replace("i", "I").replace("u", "U"))
+        .reindex(column.index)
+    )
+
+
+def _guessed(values, comma):
+    """The type of a column that the schema does not know: flags, numbers, times, or the texts themselves."""
+    present = values.dropna().astype(str).str.strip()
+    present = present[present != ""]
+    if not len(present):
+        return values
+    lower = present.str.lower()
+    if lower.isin(YES + NO).all() and lower.str.len().max() > 1:
+        flags = (
+            values.astype("string")
+            .str.strip()
+            .str.lower()
+            .map({**dict.fromkeys(YES, True), **dict.fromkeys(NO, False)})
+        )
+        return flags.astype("boolean" if flags.isna().any() else bool)
+    if (whole := _whole(values)) is not None:
+        return whole
+    if present.str.fullmatch(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?").all():
+        return pd.to_numeric(values.where(values.notna()), errors="coerce").astype(float)
+    money = present.str.contains(r"[¥￥$€£%元]|万$|亿$")
+    pairs = present.str.fullmatch(r"-?\d+(?:,\d+)?") if comma else money
+    if (money | pairs).all():
+        numbers, unread, _ = read_numbers(values, comma=comma)
+        return values if unread.any() else numbers
+    return values
+
+
+def _dated(values):
+    """Whether every text of a column is a time."""
+    present = values.dropna()
+    if not len(present) or not present.str.contains(r"\d[-/.年]\s?\d|[A-Za-z]{3}.*\d{4}").all():
+        return False
+    return all(written_times(part)["utc"].notna().all() for part in (present.iloc[:200], present))
+
+
+def _ids(frames):
+    """Ids of one name become whole numbers where all of them are (007 is not), else they stay texts."""
+    for name in {c for part in SCHEMA.values() for c, kind in part.items() if kind == "id"}:
+        columns = {table: frame[name] for table, frame in frames.items() if name in frame}
+        whole = {table: _whole_ids(values) for table, values in columns.items()}
+        if all(values is not None for values in whole.values()):
+            columns = whole
+        else:
+            columns = {
+                t: v if _strings(v) or types.is_float_dtype(v.dtype) else _texts(v)
+                for t, v in columns.items()
+            }
+        for table, values in columns.items():
+            frames[table][name] = values
+
+
+def _whole_ids(values):
+    if types.is_integer_dtype(values.dtype):
+        return values
+    if types.is_float_dtype(values.dtype):
+        there = values.notna()
+        numbers = values.where(there, 0.0)
+        if (numbers % 1 == 0).all() and (numbers.abs() <= 2**53).all():
+            return (
+                numbers.astype(np.int64)
+                if there.all()
+                else numbers.astype(np.int64).astype("Int64").mask(~there)
+            )
+        return None
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(object)
+    return _whole(values) if _strings(values) else None
+
+
+def _one_clock(frames, timed, reading):
+    """Times of all tables on one clock: as written where none has a zone, else UTC."""
+    places = [(table, column) for table, columns in timed.items() for column in columns]
+    written = {place: _written(frames[place[0]][place[1]]) for place in places}
+    offsets = {o for w in written.values() for o in w["offset"].dropna().unique()}
+    bare = {place: _has_clock(w) for place, w in written.items()}
+    if offsets:
+        names = ", ".join(
+            f"{'-' if o < 0 else '+'}{int(abs(o)) // 3600:02d}:{int(abs(o)) % 3600 // 60:02d}"
+            for o in sorted(offsets)
+        )
+        for (table, column), rows in bare.items():
+            if rows.any() and len(offsets) > 1:
+                rule = f"times without a time zone beside times with {names}: write all with one, or none"
+                reading.problems.append(Problem(table, column, rule, int(rows.sum()), ""))
+        reading.note(f"times were written with the time zone {names} and are given in UTC")
+    for (table, column), frame in written.items():
+        utc = frame["utc"]
+        if len(offsets) == 1 and bare[table, column].any():
+            shift = pd.Timedelta(seconds=float(next(iter(offsets))))
+            utc = utc.mask(bare[table, column], frame["wall"] - shift)
+            reading.note(
+                f"{table}.{column}: times without a zone were taken to be of the same clock"
+            ) if shift else None
+        given = frames[table][column]
+        unread = utc.isna() & given.notna()
+        if unread.any():  # for clean to see, and to report
+            utc = utc.astype(str).where(~unread, given.astype(str)).where(given.notna(), None)
+        frames[table][column] = utc
+
+
+def _written(column):
+    """`written_times` of texts, numbers or times."""
+    if is_text(column) or types.is_numeric_dtype(column.dtype):
+        if types.infer_dtype(column, skipna=True) not in ("datetime", "date"):
+            return written_times(column)
+        column = pd.to_datetime(column)
+    zoned = isinstance(column.dtype, pd.DatetimeTZDtype)
+    wall = column.dt.tz_localize(None) if zoned else column
+    utc = column.dt.tz_convert("UTC").dt.tz_localize(None) if zoned else column
+    offset = (wall - utc).dt.total_seconds() if zoned else pd.Series(np.nan, index=column.index)
+    return pd.DataFrame({"utc": utc, "wall": wall, "offset": offset})
+
+
+def _has_clock(written):
+    """Mask of the times without a zone, unless the column holds dates alone."""
+    bare = written["offset"].isna() & written["wall"].notna()
+    wall = written["wall"][bare]
+    return bare if (wall != wall.dt.normalize()).any() else bare & False
+
+
+def merged_roles(first: dict | None, second: dict | None) -> dict | None:
+    """Roles of two sources; the second goes before the first."""
+    if not first or not second:
+        return second or first
+    return {table: {**first.get(table, {}), **second.get(table, {})} for table in {**first, **second}}
+
+
+def read_roles(file: Path) -> dict | None:
+    """The roles in a JSON file; None where there is no such file."""
+    if not file.is_file():
+        return None
+    try:
+        roles = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise MarketError(
+            [Problem(file.name, "", f"is not readable JSON: {str(error)[:120]}", 0, "")]
+        ) from error
+    if not isinstance(roles, dict) or not all(isinstance(part, dict) for part in roles.values()):
+        raise MarketError([Problem(file.name, "", 'must hold {"table": {"column": "kind"}}', 0, "")])
+    return roles
+
+
+# --- one's own pictures, sounds and vectors ---------------------------------------------------------------
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def _read_media(folder, ids, cover_size, reading):
+    """Covers, sound and vectors, row by row as the contents."""
+    parts, vectors = {}, {}
+    if (folder / "covers").is_dir():
+        parts["covers"] = _picture_files(folder / "covers", ids, cover_size, reading)
+    for name in ("covers", "audio"):
+        file = folder / f"{name}.npz"
+        if file.is_file() and "covers" in parts and name == "covers":
+            reading.wrong("covers", "there are both a folder covers and covers.npz: one has to go")
+        elif file.is_file():
+            parts[name] = _aligned(file, ids, reading, _as_bytes)
+    for file in sorted(folder.glob("vectors_*.npz")):
+        vectors[file.stem.removeprefix("vectors_")] = _aligned(file, ids, reading, _as_floats)
+    parts["vectors"] = {name: array for name, array in vectors.items() if array is not None} or None
+    return parts
+
+
+def _picture_files(folder, ids, size, reading):
+    """Picture files named by content_id, as one array; grey where all of them are."""
+    files = sorted(
+        f for f in folder.rglob("*") if f.suffix.lower() in PICTURES and not f.name.startswith(".")
+    )
+    names = [f.relative_to(folder).with_suffix("").as_posix() for f in files]
+    rows = rows_of(names, ids) if files else np.zeros(0, np.int64)
+    if not (rows >= 0).any():
+        first = listed([f.name for f in files]) or "no PNG, JPEG or WebP"
+        reading.wrong(
+            "covers",
+            "no picture is named by a content_id",
+            f"{first}; ids are {listed(ids.tolist())}",
+            len(files),
+        )
+        return None
+    pictures, broken, grey = {}, [], True
+    for file, row in zip(files, rows, strict=True):
+        if row >= 0:
+            try:
+                pictures[row] = _picture(file, size)
+            except Exception as error:  # Pillow's decoders have errors of many types
+                broken.append(f"{file.name}: {str(error)[:80]}")
+            else:
+                grey &= pictures[row].ndim == 2
+    if broken:
+        reading.wrong("covers", "is not a readable picture", listed(broken), len(broken))
+    if (rows < 0).any():
+        strange = [f.name for f, row in zip(files, rows, strict=True) if row < 0]
+        reading.note(f"covers: {len(strange)} pictures of no content ({listed(strange)})")
+    covers = np.zeros((len(ids), size, size) if grey else (len(ids), size, size, 3), np.uint8)
+    for row, picture in pictures.items():
+        covers[row] = picture if grey or picture.ndim == 3 else picture[..., None]
+        if not covers[row].any():  # black is a picture; none at all is zeros
+            covers[row] = 1
+    return covers
+
+
+def _picture(file, size):
+    """A picture file as (size, size) or (size, size, 3) bytes, the right way up, transparent parts white."""
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as image:
+        image.draft("RGB", (2 * size, 2 * size)) if image.mode == "RGB" else None
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):  # 16 bits
+            return _resized(Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)), size)
+        if image.mode in ("1", "L"):
+            return _resized(image.convert("L"), size)
+        if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "RGBa"):
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return _resized(image.convert("RGB"), size)
+
+
+def _resized(image, size):
+    from PIL import Image
+
+    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def _aligned(file, ids, reading, prepare):
+    """The array of an NPZ file with one row per content: by its ids, or in their order without."""
+    try:
+        arrays = read_arrays(file)
+    except MarketError as error:
+        reading.problems += error.problems
+        return None
+    keys = next((arrays.pop(k) for k in ("ids", "content_id", "content_ids", "id") if k in arrays), None)
+    name = file.stem if file.stem in arrays else next(iter(arrays), None)
+    array = None if name is None else prepare(arrays[name])
+    if array is None:
+        got = "no array" if name is None else f"{arrays[name].shape} {arrays[name].dtype}"
+        reading.wrong(
+            file.name,
+            f"must hold one array of numbers with a row for each of {len(ids):,} contents, got {got}",
+        )
+        return None
+    if keys is None:
+        if len(array) != len(ids):
+            rule = f"must have a row for each of {len(ids):,} contents, or ids; got {array.shape}"
+            reading.wrong(file.name, rule)
+            return None
+        return array
+    if keys.ndim != 1 or len(keys) != len(array):
+        reading.wrong(
+            file.name, f"must have one id for each row, got ids {keys.shape} and rows {array.shape}"
+        )
+        return None
+    rows = rows_of(ids, keys)
+    if not (rows >= 0).any():
+        reading.wrong(file.name, "no id is that of a content", listed(keys.tolist()), len(keys))
+        return None
+    empty = np.nan if array.dtype.kind == "f" else 0
+    found = np.full((len(ids), *array.shape[1:]), empty, array.dtype)
+    found[rows >= 0] = array[rows[rows >= 0]]
+    return found
+
+
+def _as_floats(array):
+    return array.astype(np.float32) if array.ndim == 2 and array.dtype.kind in "fiu" else None
+
+
+def _as_bytes(array):
+    """Pictures or sounds of any numbers as bytes: floats from 0 to 1 become 0 to 255."""
+    if array.ndim not in (3, 4) or array.dtype.kind not in "fiub" or not array.size:
+        return None
+    if array.ndim == 4 and array.shape[1] in (1, 3, 4) and array.shape[3] not in (1, 3, 4):
+        array = np.moveaxis(array, 1, 3)
+    if array.ndim == 4:
+        if array.shape[3] not in (1, 3, 4):
+            return None
+        array = array[..., 0] if array.shape[3] == 1 else array[..., :3]
+    if array.dtype == np.uint8:
+        return array
+    values = np.nan_to_num(array.astype(np.float32))
+    if values.min() < 0 or values.max() > 255:
+        return None
+    return np.round(values * (255 if array.dtype.kind in "fb" and values.max() <= 1 else 1)).astype(np.uint8)

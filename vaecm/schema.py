@@ -1,0 +1,922 @@
+"""The columns of a market: what they hold, what they may be, and how ids, classes and times are compared.
+
+Three questions are answered here and nowhere else: of what kind a column is (`column_kinds`), when two values
+are the same (`canonical`, `rows_of`), and what a written time means (`read_times`). The rules of
+`Market.check` stand at the end.
+"""
+
+import re
+import unicodedata
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pandas.api import types
+
+ACTIONS = ("view", "search", "cart", "purchase", "click")  # the usual ones; others are classes like these
+SCHEMA = {  # column: what it holds; "class" may be text or numbers
+    "users": {
+        "user_id": "id", "age_group": "class", "city_tier": "class", "device": "class",
+        "registered_at": "time", "registered_days": "number",
+    },
+    "products": {
+        "product_id": "id", "category": "class", "brand": "class", "price": "number", "rating": "number",
+    },
+    "contents": {
+        "content_id": "id", "product_id": "id", "author_id": "id", "format": "class", "title": "text",
+        "length": "number", "author_followers": "number", "published_at": "time", "category": "class",
+        "brand": "class", "price": "number", "rating": "number",
+    },
+    "events": {
+        "user_id": "id", "time": "time", "action": "class", "category": "class", "product_id": "id",
+        "content_id": "id", "query": "text", "dwell_seconds": "number",
+    },
+    "impressions": {
+        "impression_id": "id", "request_id": "id", "user_id": "id", "content_id": "id", "time": "time",
+        "position": "number", "device": "class", "exposure": "number", "policy": "class",
+        "propensity": "number", "clicked": "flag", "converted": "flag", "converted_at": "time",
+        "sales": "number",
+    },
+}  # fmt: skip
+TABLES = tuple(SCHEMA)
+REQUIRED = {
+    "users": ("user_id",),
+    "products": ("product_id",),
+    "contents": ("content_id",),
+    "events": ("user_id", "time"),
+    "impressions": ("impression_id", "user_id", "content_id", "time"),
+}
+MINIMUM = ("users", "contents", "impressions")
+KEYS = {
+    "users": "user_id",
+    "products": "product_id",
+    "contents": "content_id",
+    "impressions": "impression_id",
+}
+REFERENCES = (  # table, column, table it refers to, may it be missing
+    ("impressions", "user_id", "users", False),
+    ("impressions", "content_id", "contents", False),
+    ("contents", "product_id", "products", True),
+    ("events", "user_id", "users", False),
+    ("events", "product_id", "products", True),
+    ("events", "content_id", "contents", True),
+)
+ABOVE_ZERO = np.nextafter(0, 1)
+LIMITS = {
+    "registered_days": (0, np.inf, "must not be negative"),
+    "length": (0, np.inf, "must not be negative"),
+    "author_followers": (0, np.inf, "must not be negative"),
+    "dwell_seconds": (0, np.inf, "must not be negative"),
+    "sales": (0, np.inf, "must not be negative"),
+    "price": (ABOVE_ZERO, np.inf, "must be above 0"),
+    "rating": (1, 5, "must be from 1 to 5"),
+    "position": (1, np.inf, "must be at least 1"),
+    "exposure": (1, np.inf, "must be at least 1"),
+    "propensity": (ABOVE_ZERO, 1, "must be above 0 and at most 1"),
+}
+TARGETS = ("clicked", "converted", "sales")
+TRUTH_COLUMNS = ("p_click", "p_convert", "expected_sales")
+KINDS = ("id", "number", "class", "text", "time", "flag", "outcome", "ignore")
+NOT_FEATURES = {  # known columns that no prediction may be made from
+    "clicked": "outcome", "converted": "outcome", "converted_at": "outcome", "sales": "outcome",
+    "policy": "ignore", "propensity": "ignore",
+}  # fmt: skip
+EARLIEST = pd.Timestamp("1990-01-01")
+CLOCKS_DIFFER, PLANNED_AHEAD = pd.Timedelta(days=1), pd.Timedelta(days=731)
+
+
+class Problem(NamedTuple):
+    """One broken rule: where, what, how often, and the first values."""
+
+    table: str
+    column: str
+    rule: str
+    count: int
+    first: str
+
+    def __str__(self) -> str:
+        place = f"{self.table}.{self.column}" if self.column else self.table
+        return f"{place}: {self.rule}" + (f" ({self.count:,}; first: {self.first})" if self.first else "")
+
+
+class MarketError(ValueError):
+    """What is wrong with a market or its files; `problems` lists every `Problem` at once.
+
+    Parameters
+    ----------
+    problems : list of Problem
+
+    Examples
+    --------
+    >>> print(MarketError([Problem("products", "price", "must be above 0", 1, "row 0: -59.9")]))
+    1 problem in this market:
+      - products.price: must be above 0 (1; first: row 0: -59.9)
+    """
+
+    def __init__(self, problems: list[Problem]):
+        self.problems = list(problems)
+        head = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        super().__init__("\n  - ".join([f"{head} in this market:", *map(str, self.problems)]))
+
+
+# --- when two values are the same -------------------------------------------------------------------------
+
+WHOLE = re.compile(r"-?(?:0|[1-9]\d*)\.0+")
+
+
+def canonical(values: Any, casefold: bool = False) -> np.ndarray:
+    """Values of an id or a class as texts that can be compared: 1, 1.0, "1" and " 1.0 " are one.
+
+    Texts are brought to Unicode form NFC without outer spaces; "00123" stays what it is, and differs from 123.
+
+    Parameters
+    ----------
+    values : Series, array or list, of any type
+    casefold : bool
+        Fold upper and lower case too, as is right for classes and wrong for ids.
+
+    Returns
+    -------
+    ndarray of object
+        One str for each value; None where it is missing or empty.
+
+    Examples
+    --------
+    >>> canonical([1.0, "1", " iOS ", None, "00123"], casefold=True).tolist()
+    ['1', '1', 'ios', None, '00123']
+    """
+    values = values if isinstance(values, pd.Series | pd.Index) else pd.Series(values, dtype=_object(values))
+    codes, distinct = pd.factorize(values)
+    texts = np.empty(len(distinct) + 1, dtype=object)
+    texts[:-1] = [_comparable(value, casefold) for value in distinct]
+    return texts[codes]
+
+
+def _object(values):
+    """No type is guessed for plain lists: [1, "1"] stays what it is."""
+    return object if isinstance(values, list | tuple) else None
+
+
+def _comparable(value, casefold):
+    if isinstance(value, str):
+        text = value if value.isascii() else unicodedata.normalize("NFC", value)
+    elif isinstance(value, float | np.floating) and np.isfinite(value):
+        text = str(int(value)) if value == int(value) else np.format_float_positional(value, trim="-")
+    else:
+        text = str(value)
+    text = text.strip()
+    if text.endswith("0") and WHOLE.fullmatch(text):
+        text = text.partition(".")[0]
+    return (text.casefold() if casefold else text) or None
+
+
+def rows_of(ids: Any, known: Any) -> np.ndarray:
+    """Row in `known` of each id; -1 where it is not there or missing.
+
+    Ids are compared as `canonical` says; where an id is known more than once, its first row is given.
+
+    Parameters
+    ----------
+    ids, known : Series, arrays or lists of ids, of n and k values
+
+    Returns
+    -------
+    ndarray (n,) int64
+
+    Examples
+    --------
+    >>> rows_of(pd.Series([12.0, None, 7]), pd.Series(["7", "12"])).tolist()
+    [1, -1, 0]
+    """
+    ours, theirs = _whole_numbers(ids), _whole_numbers(known)
+    if ours is not None and theirs is not None:
+        return _rows_of_numbers(*ours, *theirs)
+    names = canonical(known)
+    rows = np.flatnonzero(~pd.Series(names).duplicated().to_numpy() & (names != None))  # noqa: E711
+    found = pd.Index(names[rows], dtype=object).get_indexer(pd.Index(canonical(ids), dtype=object))
+    return np.where(found >= 0, rows[found] if len(rows) else -1, -1).astype(np.int64)
+
+
+def _whole_numbers(values):
+    """(int64 values, mask of those that are there) of a column of whole numbers; None for anything else."""
+    if not types.is_numeric_dtype(dtype := getattr(values, "dtype", None)) or types.is_bool_dtype(dtype):
+        return None
+    there = ~np.asarray(pd.isna(values))
+    if not isinstance(dtype, np.dtype):
+        kind = np.int64 if types.is_signed_integer_dtype(dtype) else np.uint64
+        kind = np.float64 if types.is_float_dtype(dtype) else kind
+        values = values.to_numpy(kind, na_value=0)
+    values = np.asarray(values)
+    if values.dtype.kind == "f":
+        values = np.where(there, values, 0.0)
+        if (np.abs(values) > 2**53).any() or (values != np.floor(values)).any():
+            return None
+    elif values.dtype.kind == "u" and len(values) and int(values.max()) > np.iinfo(np.int64).max:
+        return None
+    elif values.dtype.kind not in "iu":
+        return None
+    return values.astype(np.int64), there
+
+
+def _rows_of_numbers(ids, there, known, known_there):
+    rows = np.flatnonzero(known_there)
+    known = known[rows]
+    if not len(rows):
+        return np.full(len(ids), -1, np.int64)
+    low, span = known.min(), int(known.max()) - int(known.min())
+    if span < 20 * len(known) + 1_000:
+        table = np.full(span + 1, -1, np.int64)
+        table[known[::-1] - low] = rows[::-1]
+        inside = there & (ids >= low) & (ids <= known.max())
+        return np.where(inside, table[np.where(inside, ids, low) - low], -1)
+    first = ~pd.Series(known).duplicated().to_numpy()
+    found = pd.Index(known[first]).get_indexer(ids)
+    return np.where(there & (found >= 0), rows[first][found], -1)
+
+
+def repeated(ids: pd.Series) -> np.ndarray:
+    """Mask of the ids that an earlier row has already."""
+    whole = _whole_numbers(ids)
+    if whole is not None and whole[1].all() and (len(ids) < 2 or (whole[0][1:] > whole[0][:-1]).all()):
+        return np.zeros(len(ids), bool)
+    names = pd.Series(canonical(ids) if whole is None else pd.Series(whole[0]).where(whole[1]))
+    return (names.duplicated() & names.notna()).to_numpy()
+
+
+def unknown_ids(ids: pd.Series, known: pd.Series) -> np.ndarray:
+    """Mask of the ids that are not among the known ones, missing ones included."""
+    return rows_of(ids, known) < 0
+
+
+# --- of what kind a column is -----------------------------------------------------------------------------
+
+
+def is_text(column: pd.Series) -> bool:
+    """Whether a column holds Python strings (or nothing that pandas knows better)."""
+    return not types.is_numeric_dtype(column.dtype) and not types.is_datetime64_any_dtype(column.dtype)
+
+
+def plain(column: pd.Series) -> np.ndarray:
+    """The numbers of a column: its own array where it has one, floats with NaN where it is nullable."""
+    return (
+        column.to_numpy()
+        if isinstance(column.dtype, np.dtype)
+        else column.to_numpy(np.float64, na_value=np.nan)
+    )
+
+
+def out_of(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Mask of the finite numbers outside low..high."""
+    outside = values < low
+    return (outside | (values > high) if np.isfinite(high) else outside) & np.isfinite(values)
+
+
+def column_kinds(table: str, frame: pd.DataFrame, roles: dict | None = None) -> dict[str, str]:
+    """The kind of every column of a table, known or not.
+
+    A role that was set by name comes first, then the schema, then the type of the values.
+
+    Parameters
+    ----------
+    table : str
+        Name of the table, such as "contents".
+    frame : DataFrame
+    roles : dict, optional
+        For each table, the kind of some columns: {"contents": {"url": "ignore"}}.
+
+    Returns
+    -------
+    dict
+        column: one of "id", "number", "class", "text", "time", "flag", "outcome", "ignore".
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"user_id": [1, 2], "income": [10.5, 20.0], "city": ["x", "y"]})
+    >>> column_kinds("users", frame)
+    {'user_id': 'id', 'income': 'number', 'city': 'class'}
+    """
+    return {column: kind for column, (kind, _) in explained_kinds(table, frame, roles).items()}
+
+
+def explained_kinds(table: str, frame: pd.DataFrame, roles: dict | None = None) -> dict[str, tuple[str, str]]:
+    """As `column_kinds`, with the reason: column: (kind, why)."""
+    roles, known, found = (roles or {}).get(table, {}), SCHEMA.get(table, {}), {}
+    for column in frame:
+        if column in roles:
+            found[column] = (roles[column], "set by name")
+        elif column in known:
+            found[column] = (NOT_FEATURES.get(column, known[column]), "known")
+        else:
+            found[column] = _kind_by_type(str(column), frame[column])
+            if table == "impressions" and "clicked" in frame and _after_click(frame, column):
+                found[column] = ("outcome", "is filled only where there was a click")
+    return found
+
+
+def _kind_by_type(name, values):
+    present = values.dropna()
+    if not len(present):
+        return "ignore", "is empty"
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return "class", "by type"
+    if types.is_bool_dtype(values.dtype):
+        return "flag", "by type"
+    if types.is_datetime64_any_dtype(values.dtype):
+        return "time", "by type"
+    if types.is_numeric_dtype(values.dtype) and not types.is_complex_dtype(values.dtype):
+        return _kind_of_numbers(name, present)
+    found = types.infer_dtype(present, skipna=True)
+    if found in ("string", "mixed-integer", "boolean"):
+        return _kind_of_texts(present.astype(str))
+    return "ignore", f"holds values of type {found}"
+
+
+def _kind_of_numbers(name, present):
+    coded = re.search(r"(?i)(?:^|[_ ])(?:id|code|zip|postcode)$", name)
+    if not types.is_integer_dtype(present.dtype) or len(present) < 20:
+        return ("class" if coded else "number"), "by type"
+    distinct = present.nunique()
+    if distinct == len(present) and int(present.max()) - int(present.min()) == len(present) - 1:
+        return "ignore", "counts the rows"
+    if coded:
+        return ("ignore", "nearly every row has its own") if distinct > len(present) / 2 else (
+            "class", "by type: its name says that it is a code")  # fmt: skip
+    return "number", "by type"
+
+
+def _kind_of_texts(present):
+    """Words are text, few values are classes, and what names each row is neither."""
+    distinct = present.drop_duplicates()
+    sample = distinct.iloc[:1_000]
+    if sample.str.contains("://", regex=False).mean() > 0.5:
+        return "ignore", "holds addresses"
+    cjk = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+    words = (sample.str.count(r"\S+") + sample.str.count(cjk) / 2).mean()
+    if len(present) < 20 or len(distinct) <= min(50, len(present) / 2):
+        return ("text" if words >= 5 else "class"), "by type"
+    if len(distinct) > len(present) / 2:
+        return ("text", "by type") if words >= 2 else ("ignore", "nearly every row has its own")
+    return ("text" if words >= 4 else "class"), "by type"
+
+
+def _after_click(frame, column):
+    """Whether a column says something on clicked rows alone: it is known only afterwards."""
+    if is_text(frame["clicked"]) or len(frame) < 100:
+        return False
+    values = frame[column]
+    filled = values.notna().to_numpy()
+    if types.is_numeric_dtype(values.dtype):
+        filled = filled & (np.nan_to_num(plain(values).astype(float)) != 0)
+    shown = plain(frame["clicked"]) == 0
+    return int(filled.sum()) >= 10 and not (filled & shown).any() and bool(shown.any())
+
+
+def role_problems(roles: Any, tables: dict[str, pd.DataFrame]) -> list[Problem]:
+    """What is wrong with roles that were set by name; `tables` holds the frames by name."""
+    if roles is None:
+        return []
+    if not isinstance(roles, dict) or not all(isinstance(part, dict) for part in roles.values()):
+        rule = 'must be {table: {column: kind}}, such as {"contents": {"url": "ignore"}}'
+        return [Problem("roles", "", f"{rule}, got {roles!r}", 0, "")]
+    problems = []
+    for table, part in roles.items():
+        if table not in SCHEMA:
+            problems.append(
+                Problem("roles", str(table), f"is no table; tables are {', '.join(TABLES)}", 0, "")
+            )
+            continue
+        for column, kind in part.items():
+            if table in tables and column not in tables[table]:
+                problems.append(Problem("roles", f"{table}.{column}", "no such column", 0, ""))
+            elif kind not in KINDS:
+                rule = f"a kind is one of {', '.join(KINDS)}, got {kind!r}"
+                problems.append(Problem("roles", f"{table}.{column}", rule, 0, ""))
+            elif column in REQUIRED[table] and kind != SCHEMA[table][column]:
+                problems.append(
+                    Problem("roles", f"{table}.{column}", f"stays {SCHEMA[table][column]}", 0, "")
+                )
+    return problems
+
+
+def spellings(column: pd.Series) -> dict[str, str]:
+    """From each spelling that differs from the usual one in case or outer spaces only, to the usual one."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(object)
+    counts = column.value_counts()
+    texts = pd.DataFrame({"spelling": list(counts.index), "count": counts.to_numpy()})
+    texts = texts[[isinstance(value, str) for value in texts["spelling"]]]
+    if texts.empty:
+        return {}
+    texts["bare"] = texts["spelling"].str.strip()
+    texts["kind"] = canonical(texts["spelling"], casefold=True)
+    texts = texts[texts["kind"].notna()]
+    texts["clean"] = texts["bare"] == texts["spelling"]
+    best = texts.sort_values(["kind", "clean", "count", "spelling"], ascending=[True, False, False, True])
+    usual = best.drop_duplicates("kind").set_index("kind")["bare"]
+    usual.update(pd.Series({action: action for action in ACTIONS})) if column.name == "action" else None
+    target = texts["kind"].map(usual)
+    changed = (target != texts["spelling"]).to_numpy()
+    return dict(zip(texts["spelling"][changed], target[changed], strict=True))
+
+
+# --- what a written time means ----------------------------------------------------------------------------
+
+ZONE = (
+    r"(?i)(?<=[:t\d]\d\d)((?:[.,]\d+)?(?:\s*[ap]m)?)\s*"
+    r"(z|utc|gmt|(?:utc|gmt)?[+-]\d{1,2}(?::?\d\d)?|[a-z]+/[a-z_]+(?:/[a-z_]+)?)$"
+)
+MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+NUMERIC = (
+    r"(?i)^(?P<a>\d{1,4})(?P<sep>[-/.])(?P<b>\d{1,2})[-/.](?P<c>\d{1,4})"
+    r"(?:[ t,]+(?P<hour>\d{1,2}):(?P<minute>\d{1,2})"
+    r"(?::(?P<second>\d{1,2})(?:[.,](?P<part>\d{1,6})\d*)?)?\s*(?P<half>am|pm)?)?$"
+)
+REWRITE = (  # dates in words, and Chinese ones, become numbers
+    (r"(?i)^(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+", ""),
+    (r"[(]?(?:周|星期|礼拜)[一二三四五六日天][)]?", " "),
+    (r"(?:上午|早上|凌晨)\s*([\d时点分秒:]+)", r" \1 am"),
+    (r"(?:下午|晚上|傍晚|中午)\s*([\d时点分秒:]+)", r" \1 pm"),
+    (r"\s*[年月]\s*", "-"),
+    (r"[日号]\s*", " "),
+    (r"[时点]", ":"),
+    (r"(\d)分(?=\d)", r"\1:"),
+    (r"[分秒]", ""),
+    (r"(?<!\d)(\d{1,2}):(?=\s|$)", r"\1:00"),
+    (r"\s+", " "),
+)
+
+
+def read_times(column: pd.Series) -> pd.Series:
+    """Times that were written as text or numbers; NaT where there is none or where it is not clear.
+
+    Read are ISO 8601, dates with the year first, dates with the year last where some value of the column tells
+    the day from the month, names of months, Chinese dates such as 2024年5月13日 08:00, and seconds, milliseconds,
+    micro- and nanoseconds since 1970. What has a time zone is given in UTC, and so is a count since 1970.
+
+    Parameters
+    ----------
+    column : Series of str or numbers
+
+    Returns
+    -------
+    Series of datetime64
+        In whole seconds unless some value has a part of one.
+
+    Examples
+    --------
+    >>> read_times(pd.Series(["13/05/2024 08:00", "2024年5月13日 08:00", "1715587200"])).nunique()
+    1
+    """
+    return written_times(column)["utc"]
+
+
+def written_times(column: pd.Series) -> pd.DataFrame:
+    """As `read_times`, with what was written: `wall` (the clock that was read), `offset` (seconds, NaN for none)."""
+    text = column.astype(object).where(column.notna())
+    if types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype):
+        text = pd.Series([_digits(v) for v in text], index=column.index, dtype=object)
+    text = text.map(lambda v: v.strip() if isinstance(v, str) else v)
+    zone = text.astype("string").str.extract(ZONE)[1].astype(object)
+    zone = zone.where(zone.notna(), None)
+    bare = text
+    if zone.notna().any():
+        bare = text.where(
+            zone.isna(), text.astype("string").str.replace(ZONE, r"\1", regex=True).astype(object)
+        )
+    wall = _iso(bare)
+    counted = wall.isna() & bare.notna()
+    if counted.any():
+        wall[counted], since_1970 = _epochs(bare[counted])
+        zone[since_1970.index[since_1970]] = "utc"
+    left = wall.isna() & bare.notna()
+    if left.any():
+        wall[left] = _worded(bare[left])
+    offset = _offsets(zone, wall)
+    shift = pd.to_timedelta(offset.fillna(0), unit="s").astype("timedelta64[us]")
+    utc = (wall - shift).where(zone.isna() | offset.notna())
+    frame = pd.DataFrame({"utc": utc, "wall": wall.where(utc.notna()), "offset": offset})
+    whole = (frame["wall"].dropna() == frame["wall"].dropna().dt.floor("s")).all()
+    return frame.astype({"utc": "datetime64[s]", "wall": "datetime64[s]"}) if whole else frame
+
+
+def _digits(value):
+    if value is None or value != value:
+        return None
+    return str(int(value)) if value == int(value) else np.format_float_positional(value, trim="-")
+
+
+def _iso(text):
+    """ISO 8601 with a whole date, without a zone."""
+    shape = text.astype("string").str.match(r"\d{4}-\d\d-\d\d|\d{8}(?:T\d{4}|$)").fillna(False).to_numpy(bool)
+    wall = pd.Series(pd.NaT, index=text.index, dtype="datetime64[us]")
+    if shape.any():
+        read = pd.to_datetime(text[shape], format="ISO8601", errors="coerce")
+        wall[shape] = read.astype("datetime64[us]")
+    return wall
+
+
+def _epochs(text):
+    """Seconds, milliseconds, micro- or nanoseconds since 1970, told apart by their size; YYYYMMDDhhmmss."""
+    digits = text.astype("string").str.fullmatch(r"\d{5,19}(?:\.\d+)?").fillna(False).to_numpy(bool)
+    wall = pd.Series(pd.NaT, index=text.index, dtype="datetime64[us]")
+    for unit, scale in (("s", 1), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)):
+        size = pd.to_numeric(text.where(digits), errors="coerce")
+        inside = (size >= 631_152_000 * scale) & (size < 4_102_444_800 * scale)
+        if inside.any():
+            whole = text[inside].astype(str).str.partition(".")
+            read = pd.to_datetime(whole[0].astype(np.int64), unit=unit).astype("datetime64[us]")
+            part = pd.to_numeric("0." + whole[2].replace("", "0")) / scale
+            wall[inside] = read + pd.to_timedelta((part * 1e6).round(), unit="us").astype("timedelta64[us]")
+    since_1970 = wall.notna()
+    packed = text.astype("string").str.fullmatch(r"(?:19|20)\d{12}").fillna(False).to_numpy(bool)
+    if packed.any():
+        read = pd.to_datetime(text[packed], format="%Y%m%d%H%M%S", errors="coerce")
+        wall[packed] = read.astype("datetime64[us]")
+    return wall, since_1970
+
+
+def _worded(text):
+    """Dates whose parts have no fixed width, or stand in another order; one order for the whole column."""
+    text = text.map(lambda v: unicodedata.normalize("NFKC", str(v)).strip())
+    for pattern, new in REWRITE:
+        text = text.str.replace(pattern, new, regex=True)
+    for number, name in enumerate(MONTHS, 1):
+        text = text.str.replace(
+            rf"(?i)^(\d{{1,2}})[ -]{name}[a-z]*\.?[ ,-]+(\d{{4}})", rf"\2-{number}-\1", regex=True
+        )
+        text = text.str.replace(
+            rf"(?i)^{name}[a-z]*\.? (\d{{1,2}}),? (\d{{4}})", rf"\2-{number}-\1", regex=True
+        )
+    parts = text.str.strip().str.extract(NUMERIC)
+    first, second = pd.to_numeric(parts["a"]), pd.to_numeric(parts["b"])
+    ahead, last = parts["a"].str.len() == 4, (parts["c"].str.len() == 4) & (parts["a"].str.len() <= 2)
+    days = last & ((first > 12) | (parts["sep"] == "."))
+    months = last & (second > 12)
+    known = days.any() != months.any()
+    swap = bool(days.any())
+    last &= known or bool((first == second)[last].all())
+    year = pd.to_numeric(parts["a"].where(ahead, parts["c"].where(last)))
+    month = second.where(ahead | swap, first)
+    day = pd.to_numeric(parts["c"]).where(ahead, first if swap else second)
+    return _joined(year, month, day, parts)
+
+
+def _joined(year, month, day, parts):
+    hour = pd.to_numeric(parts["hour"]).fillna(0)
+    half = parts["half"].str.lower()
+    wrong = half.notna() & ((hour > 12) & (half == "am") | (hour < 1))
+    hour = (hour % 12).where(half.notna() & (hour <= 12), hour) + 12 * ((half == "pm") & (hour <= 12))
+    frame = pd.DataFrame({
+        "year": year, "month": month, "day": day, "hour": hour,
+        "minute": pd.to_numeric(parts["minute"]).fillna(0), "second": pd.to_numeric(parts["second"]).fillna(0),
+        "us": pd.to_numeric(parts["part"].str.ljust(6, "0")).fillna(0),
+    })  # fmt: skip
+    sound = year.between(1000, 9999) & ~wrong & (frame["hour"] < 24)
+    return pd.to_datetime(frame.where(sound), errors="coerce").astype("datetime64[us]")
+
+
+def _offsets(zone, wall):
+    """Seconds that the written clock is ahead of UTC; NaN without a zone, and where the zone is not known."""
+    offset = pd.Series(np.nan, index=zone.index)
+    for name in zone.dropna().unique():
+        rows = zone == name
+        found = re.fullmatch(r"(?i)(?:utc|gmt)?([+-])(\d{1,2}):?(\d\d)?", name)
+        if name.lower() in ("z", "utc", "gmt"):
+            offset[rows] = 0.0
+        elif found:
+            sign, hours, minutes = found.groups()
+            offset[rows] = (3600 * int(hours) + 60 * int(minutes or 0)) * (-1 if sign == "-" else 1)
+        else:
+            try:
+                local = wall[rows].dt.tz_localize(name, ambiguous="NaT", nonexistent="NaT")
+            except (KeyError, ValueError, OSError):
+                continue
+            offset[rows] = (wall[rows] - local.dt.tz_convert("UTC").dt.tz_localize(None)).dt.total_seconds()
+    return offset
+
+
+def has_zone(column: pd.Series) -> np.ndarray:
+    """Mask of the texts that end in a time zone: "Z", "+08:00", " UTC", "Asia/Shanghai"."""
+    return column.astype("string").str.strip().str.extract(ZONE)[1].notna().to_numpy(bool)
+
+
+def planned(table: str, frame: pd.DataFrame) -> np.ndarray:
+    """Mask of the rows that may lie in the future: contents, and impressions without an outcome yet."""
+    if table == "contents":
+        return np.ones(len(frame), bool)
+    if table != "impressions":
+        return np.zeros(len(frame), bool)
+    return frame["clicked"].isna().to_numpy() if "clicked" in frame else np.ones(len(frame), bool)
+
+
+def impossible_times(times: pd.Series, ahead: np.ndarray | bool = False) -> np.ndarray:
+    """Mask of the times before 1990 or in the future.
+
+    The clock of the machine may be a day behind that of the log. Rows in the mask `ahead` (see `planned`) may lie
+    up to two years in the future.
+    """
+    now = pd.Timestamp.now()
+    late = np.where(ahead, times > now + PLANNED_AHEAD, times > now + CLOCKS_DIFFER)
+    return (times < EARLIEST).to_numpy() | late
+
+
+def early_impressions(impressions: pd.DataFrame, contents: pd.DataFrame) -> np.ndarray:
+    """Mask of the impressions of a content before it was published."""
+    if not {"time", "content_id"} <= set(impressions) or not {"published_at", "content_id"} <= set(contents):
+        return np.zeros(len(impressions), bool)
+    born, times = contents["published_at"], impressions["time"]
+    if is_text(born) or is_text(times) or repeated(contents["content_id"]).any():
+        return np.zeros(len(impressions), bool)
+    born = np.append(born.to_numpy(), np.datetime64("NaT"))
+    return times.to_numpy() < born[rows_of(impressions["content_id"], contents["content_id"])]
+
+
+# --- the rules of Market.check ----------------------------------------------------------------------------
+
+
+def structure_problems(market: Any, targets: bool = True) -> list[Problem]:
+    """What keeps a market from being read: tables, columns, types and arrays that are not what they must be."""
+    problems, tables = [], {}
+    for name in TABLES:
+        table = getattr(market, name)
+        if isinstance(table, pd.DataFrame):
+            tables[name] = table
+            problems += _columns(name, table, targets)
+        elif table is not None or name in MINIMUM:
+            word = "must be a DataFrame, got " + type(table).__name__ if table is not None else "is missing"
+            problems.append(Problem(name, "", word, 0, ""))
+    if "contents" in tables:
+        n = len(tables["contents"])
+        problems += _pictures("covers", market.covers, n, ("H, W", "H, W, 3"))
+        problems += _pictures("audio", market.audio, n, ("bands, frames",)) + _vectors(market.vectors, n)
+    if market.truth is not None and "impression_id" in tables.get("impressions", ()):
+        problems += _truth(market.truth, tables["impressions"]["impression_id"])
+    return problems + role_problems(market.roles, tables)
+
+
+def value_problems(market: Any, targets: bool, broken: list[Problem]) -> list[Problem]:
+    """Every value that cannot be true, which `clean` repairs; columns that are `broken` already are left out."""
+    problems, tables, wrong = [], {}, {(p.table, p.column) for p in broken}
+    for name in TABLES:
+        if isinstance(table := getattr(market, name), pd.DataFrame):
+            good = [c for c in table.columns.unique() if (name, c) not in wrong]
+            tables[name] = table[good] if len(good) < table.shape[1] else table
+            problems += (
+                _numbers(name, tables[name]) + _spelled(name, tables[name]) + _times(name, tables[name])
+            )
+    problems += _ids(tables) + _order(tables)
+    return problems + (_targets(tables.get("impressions", pd.DataFrame())) if targets else [])
+
+
+def _columns(name, table, targets):
+    needed = (*REQUIRED[name], "clicked") if name == "impressions" and targets else REQUIRED[name]
+    missing = [column for column in needed if column not in table]
+    there = "columns are " + listed(table.columns, 8)
+    problems = [Problem(name, column, "column is missing", 1, there) for column in missing]
+    twice = table.columns[table.columns.duplicated()].unique()
+    problems += [Problem(name, str(column), "column is there twice", 2, "") for column in twice]
+    unnamed = [column for column in table.columns if not isinstance(column, str)]
+    if unnamed:
+        problems.append(Problem(name, "", "names of columns must be texts", len(unnamed), listed(unnamed)))
+    if name in MINIMUM and not len(table):
+        problems.append(Problem(name, "", "has no rows", 0, ""))
+    for column, kind in SCHEMA[name].items():
+        if column in table and column not in twice and (problem := _type(name, column, kind, table[column])):
+            problems.append(problem)
+    return problems
+
+
+def _type(name, column, kind, values):
+    """The problem of a column whose type is not of its kind, or None."""
+    if kind == "class" or not len(values):
+        return None
+    if kind == "id":
+        return _type_of_ids(name, column, values)
+    if is_text(values) and values.isna().all():
+        return None
+    if kind == "time":
+        return _type_of_times(name, column, values)
+    if kind == "text":
+        return (
+            None if is_text(values) or values.isna().all() else _typed(name, column, "must hold text", values)
+        )
+    numeric = types.is_numeric_dtype(values.dtype) and not types.is_complex_dtype(values.dtype)
+    if numeric and (kind == "flag" or not types.is_bool_dtype(values.dtype)):
+        return None
+    wrong = np.ones(len(values), bool)
+    if is_text(values):
+        unread = (pd.to_numeric(values, errors="coerce").isna() & values.notna()).to_numpy(bool)
+        wrong = unread if unread.any() else wrong
+    return problem_of(name, column, "must hold numbers", values, wrong)
+
+
+def _type_of_ids(name, column, values):
+    """Whole numbers or texts; floats where every one is whole and exact, as pandas makes them beside gaps."""
+    if types.is_float_dtype(values.dtype):
+        numbers = plain(values).astype(float)
+        there = ~np.isnan(numbers)
+        lost = there & (np.abs(numbers) > 2**53)
+        broken = there & ~lost & (numbers != np.floor(numbers))
+        return problem_of(name, column, "ids must be whole numbers or text, got fractions", values, broken) or (
+            problem_of(name, column, "ids beyond 2^53 as floats: their last digits are lost", values, lost))  # fmt: skip
+    if types.infer_dtype(values, skipna=True) not in ("integer", "string", "empty", "categorical"):
+        return _typed(name, column, "ids must be whole numbers or text, of one kind", values)
+    if is_text(values):
+        lost = (
+            values.astype("string")
+            .str.fullmatch(r"\s*-?\d(?:\.\d+)?[eE]\+\d\d+\s*")
+            .fillna(False)
+            .to_numpy(bool)
+        )
+        rule = "ids in scientific notation: their last digits are lost; export the column as text"
+        return problem_of(name, column, rule, values, lost)
+    return None
+
+
+def _type_of_times(name, column, values):
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        return _typed(name, column, "times must be without a time zone, all on one clock", values)
+    if types.is_datetime64_any_dtype(values.dtype):
+        return None
+    if not is_text(values) or types.infer_dtype(values, skipna=True) not in (
+        "string",
+        "datetime",
+        "date",
+        "mixed",
+    ):
+        return _typed(name, column, "must hold times", values)
+    if (zoned := has_zone(values)).any():
+        rule = "times must be without a time zone, all on one clock"
+        return problem_of(name, column, rule, values, zoned)
+    read = read_times(values).notna().to_numpy() if column in REQUIRED[name] else np.ones(len(values), bool)
+    unread = ~read & values.notna().to_numpy()
+    if 2 * unread.sum() > len(values):
+        rule = "is not read as a time (write 2024-05-13 08:00; does the day or the month come first?)"
+        return problem_of(name, column, rule, values, unread)
+    return None
+
+
+def _typed(name, column, rule, values):
+    return Problem(name, column, f"{rule}, got {values.dtype}", len(values), listed(values, 3))
+
+
+def _pictures(name, array, n, shapes):
+    if array is None:
+        return []
+    sound = isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim in (3, 2 + len(shapes))
+    if sound and len(array) == n and min(array.shape[1:]) > 0 and (array.ndim == 3 or array.shape[3] == 3):
+        return []
+    got = f"{array.shape} {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+    want = " or ".join(f"({n}, {shape})" for shape in shapes)
+    return [Problem(name, "", f"must be an array {want} uint8, one per row of contents, got {got}", 0, "")]
+
+
+def _vectors(vectors, n):
+    if vectors is None:
+        return []
+    if not isinstance(vectors, dict):
+        return [Problem("vectors", "", f"must be a dict of arrays, got {type(vectors).__name__}", 0, "")]
+    problems = []
+    for name, array in vectors.items():
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w-]*", name):
+            rule = f"a name is letters, digits and _, got {name!r}"
+            problems.append(Problem("vectors", str(name), rule, 0, ""))
+        sound = isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.ndim == 2
+        if not sound or len(array) != n or not array.shape[1]:
+            got = f"{array.shape} {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+            rule = f"must be an array ({n}, D) of floats, one row per row of contents, got {got}"
+            problems.append(Problem("vectors", str(name), rule, 0, ""))
+        elif np.isinf(array).any():
+            problems.append(Problem("vectors", name, "must be finite, NaN where there is none", 0, ""))
+    return problems
+
+
+def _truth(truth, ids):
+    if not isinstance(truth, pd.DataFrame):
+        return [Problem("truth", "", f"must be a DataFrame, got {type(truth).__name__}", 0, "")]
+    problems = [Problem("truth", c, "column is missing", 1, "") for c in TRUTH_COLUMNS if c not in truth]
+    if len(truth) != len(ids):
+        rule = f"must have one row per impression, {len(ids):,}, has {len(truth):,}"
+        return [*problems, Problem("truth", "", rule, abs(len(truth) - len(ids)), "")]
+    if truth.index.dtype == ids.dtype:
+        wrong = np.asarray(truth.index != ids.array)
+    else:
+        wrong = canonical(truth.index) != canonical(ids)
+    return problems + some(
+        problem_of("truth", "index", "must be impression_id, row by row", truth.index.to_series(), wrong)
+    )
+
+
+def _numbers(name, table):
+    problems = []
+    for column, kind in SCHEMA[name].items():
+        if column in table and types.is_float_dtype(table[column].dtype):
+            infinite = np.isinf(plain(table[column]))
+            problems += some(problem_of(name, column, "must be finite", table[column], infinite))
+        if kind == "number" and column in table and not is_text(table[column]):
+            low, high, rule = LIMITS[column]
+            outside = out_of(plain(table[column]), low, high)
+            problems += some(problem_of(name, column, rule, table[column], outside))
+    return problems
+
+
+def _spelled(name, table):
+    problems = []
+    for column, kind in SCHEMA[name].items():
+        if kind == "class" and column in table and is_text(table[column]):
+            wrong = spellings(table[column])
+            mask = table[column].isin(list(wrong)).to_numpy() if wrong else np.zeros(len(table), bool)
+            rule = "differs from a usual spelling in case or spaces"
+            problems += some(problem_of(name, column, rule, table[column], mask))
+    return problems
+
+
+def _times(name, table):
+    problems = []
+    for column, kind in SCHEMA[name].items():
+        if kind != "time" or column not in table:
+            continue
+        times = written = table[column]
+        if is_text(times) and len(times):
+            rule = "times are text; clean reads them"
+            problems.append(Problem(name, column, rule, len(times), listed(times, 3)))
+            times = read_times(times)
+            unread = (times.isna() & written.notna()).to_numpy()
+            problems += some(problem_of(name, column, "is not a time", written, unread))
+        if column in REQUIRED[name]:
+            problems += some(problem_of(name, column, "time is missing", written, written.isna().to_numpy()))
+        wrong = impossible_times(times, planned(name, table))
+        problems += some(problem_of(name, column, "lies before 1990 or in the future", written, wrong))
+    return problems
+
+
+def _ids(tables):
+    problems = []
+    for name, column in KEYS.items():
+        if column in tables.get(name, ()):
+            ids = tables[name][column]
+            problems += some(problem_of(name, column, "id is missing", ids, ids.isna().to_numpy()))
+            problems += some(problem_of(name, column, "id is there more than once", ids, repeated(ids)))
+    for name, column, other, optional in REFERENCES:
+        if column in tables.get(name, ()) and KEYS[other] in tables.get(other, ()):
+            ids = tables[name][column]
+            unknown = unknown_ids(ids, tables[other][KEYS[other]])
+            unknown &= ids.notna().to_numpy()
+            problems += some(problem_of(name, column, f"id is not in {other}", ids, unknown))
+            if not optional:
+                problems += some(problem_of(name, column, "id is missing", ids, ids.isna().to_numpy()))
+    return problems
+
+
+def _order(tables):
+    if not {"impressions", "contents"} <= set(tables):
+        return []
+    early = early_impressions(tables["impressions"], tables["contents"])
+    rule = "is before the content was published"
+    return (
+        some(problem_of("impressions", "time", rule, tables["impressions"]["time"], early))
+        if early.any()
+        else []
+    )
+
+
+def _targets(table):
+    problems, there = [], {}
+    for column in TARGETS:
+        if column in table and not is_text(table[column]):
+            there[column] = values = plain(table[column])
+            gaps = np.isnan(values)
+            problems += some(problem_of("impressions", column, "target is missing", table[column], gaps))
+            if column != "sales":
+                wrong = (values != 0) & (values != 1) & ~gaps
+                problems += some(problem_of("impressions", column, "must be 0 or 1", table[column], wrong))
+    for column, before, rule in (
+        ("converted", "clicked", "conversion without a click"), ("sales", "converted", "sales without a conversion"),
+    ):  # fmt: skip
+        if {column, before} <= set(there):
+            wrong = (there[column] > 0) & (there[before] == 0)
+            problems += some(problem_of("impressions", column, rule, table[column], wrong))
+    return problems
+
+
+def problem_of(table: str, column: str, rule: str, values: pd.Series, mask: np.ndarray) -> Problem | None:
+    """The problem of the rows in a mask, with the first three; None where the mask is empty."""
+    count = int(np.count_nonzero(mask))
+    if not count:
+        return None
+    rows = np.flatnonzero(mask)[:3]
+    first = ", ".join(
+        f"row {row}: {value!r}" for row, value in zip(rows, values.iloc[rows].tolist(), strict=True)
+    )
+    return Problem(table, column, rule, count, first)
+
+
+def some(problem: Problem | None) -> list[Problem]:
+    """A list of the problem, empty where there is none."""
+    return [] if problem is None else [problem]
+
+
+def listed(values: Any, most: int = 3) -> str:
+    """The first values as text, for messages."""
+    values = list(values[:most]) + (["..."] if len(values) > most else [])
+    return ", ".join(map(str, values))

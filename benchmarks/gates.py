@@ -288,10 +288,16 @@ def gate_table(rows: pd.DataFrame) -> str:
     return "\n".join([
         f"| gate | asked | {seeds} |",
         "|---|---|" + "---|" * len(rows),
-        line("1. style from covers, R2: small CNN against trees on 40 statistics and 64 components", ".1 more", gap("style")),
+        line(
+            "1. style from covers, R2: small CNN against trees on 40 statistics and 64 components",
+            ".1 more",
+            gap("style"),
+        ),
         line("1. appeal from covers, R2", ".1 more", gap("appeal")),
         line("2. log-loss that shuffling the last 30 events costs", "above 0", cost("order")),
-        line("3. log-loss by which trees beat logistic regression on the true factors", "above 0", cost("interactions")),
+        line(
+            "3. log-loss by which trees beat logistic regression on the true factors", "above 0", cost("interactions")
+        ),
         line("4. share of test impressions whose content training met", ".4 to .6", share("known_share")),
         line("5. AUC of the true probabilities", ".80 to .85", share("oracle_auc")),
         line("5. AUC of the position alone", "at most .62", share("position_auc")),

@@ -1,6 +1,7 @@
 """The real data sets: known counts, one layout, and no file that is not what it should be."""
 
 import gzip
+import hashlib
 import http.server
 import re
 import shutil
@@ -23,6 +24,7 @@ import build  # noqa: E402
 
 LOADERS = {
     "fashion_mnist": datasets.load_fashion_mnist,
+    "kuairand_pure": datasets.load_kuairand,
     "online_shoppers": datasets.load_online_shoppers,
     "upworthy": datasets.load_upworthy,
 }
@@ -48,7 +50,7 @@ def alone(tmp_path, monkeypatch):
 def register(monkeypatch, name, file, content, url=None):
     """Make `content` the right content of a file."""
     page, files = datasets.SOURCES[name]
-    sha256 = datasets.hashlib.sha256(content).hexdigest()
+    sha256 = hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(datasets.SOURCES, name, (page, files | {file: DataFile(sha256, url)}))
     return sha256
 
@@ -104,6 +106,85 @@ def test_upworthy_leaves_out_the_problem_window():
     arms = datasets.load_upworthy()
     pd.testing.assert_frame_equal(arms, everything[~everything["problem_window"]].reset_index(drop=True))
     assert 0.1 < 1 - len(arms) / len(everything) < 0.3
+
+
+def test_kuairand_is_whole():
+    real("kuairand_pure")
+    market = datasets.load_kuairand().check()
+    assert [len(market.users), len(market.contents), len(market.impressions)] == [27_285, 7_583, 166_932]
+    log, events = market.impressions, market.events
+    assert log["impression_id"].tolist() == list(range(1, len(log) + 1))
+    assert log["time"].is_monotonic_increasing
+    assert 0.43 < log["clicked"].mean() < 0.46
+    assert (log["converted"] <= log["clicked"]).all()
+    assert events["time"].max() < pd.Timestamp("2022-04-25")
+    assert events.groupby("user_id").size().max() == 50
+    assert set(events["content_id"]) <= set(market.contents["content_id"])
+    assert not any("range" in column for column in market.users)
+    histories = pd.read_csv(
+        datasets._fetch("kuairand_pure", "user_history_before_2022-04-25.csv.gz"), dtype=str
+    )
+    one = events[events["user_id"] == 0]
+    assert one["content_id"].tolist() == [int(video) for video in histories["watch_seq"][0].split()]
+    assert (one["time"].diff().dropna() == pd.Timedelta("1min")).all()
+
+
+def feed():
+    """Logs, users and videos in the official layout of KuaiRand: three users, eleven videos, three days."""
+    rng = np.random.default_rng(0)
+    n = 200
+    day = np.sort(rng.integers(0, 3, n))
+    start = pd.Timestamp("2022-04-23 16:00").value // 10**6  # midnight in Beijing
+    log = pd.DataFrame({
+        "user_id": rng.integers(0, 3, n), "video_id": rng.integers(0, 11, n), "date": 20220424 + day,
+        "time_ms": start + 86_400_000 * day + np.arange(n) * 1_000, "is_click": rng.integers(0, 2, n),
+        "is_like": rng.integers(0, 2, n), "long_view": rng.integers(0, 2, n), "tab": 1,
+    })  # fmt: skip
+    users = pd.DataFrame({
+        "user_id": range(3), "user_active_degree": "full_active", "is_live_streamer": [1, -124, 0], "is_video_author": 1,
+        "is_lowactive_period": 0, "follow_user_num": 5, "follow_user_num_range": "(0,10]", "register_days": 100,
+        "onehot_feat0": 1,
+    })  # fmt: skip
+    videos = pd.DataFrame({
+        "video_id": range(11), "author_id": 7, "video_type": "NORMAL", "upload_dt": "2022-04-10", "upload_type": "Web",
+        "video_duration": 9_000.0, "server_width": 720, "server_height": 1280, "music_type": 9.0,
+        "tag": ["1,2", "3", None, *["4"] * 8],
+    })  # fmt: skip
+    return log, users, videos
+
+
+def test_the_official_files_of_kuairand_give_the_same_market(alone, monkeypatch):
+    log, users, videos = feed()
+    folder = alone / "kuairand_pure"
+    folder.mkdir()
+    monkeypatch.setenv("VAECM_DATA_DIR", str(alone))
+    tables = (log[30:], log[:30], users, videos)
+    for file, table in zip(datasets.OFFICIAL_FEED, tables, strict=True):
+        table.to_csv(folder / file, index=False)
+    assert datasets.at_hand("kuairand_pure")
+    with pytest.raises(DataError, match="holds 3 users and 11 videos, KuaiRand-Pure has 27,285 and 7,583"):
+        datasets.load_kuairand()
+    monkeypatch.setattr(datasets, "FEED_SIZE", (3, 11))
+    market = datasets.load_kuairand().check()
+    assert (log["date"] >= 20220425).sum() == len(market.impressions)
+    watched = log[(log["date"] < 20220425) & (log["is_click"] == 1)].sort_values(["user_id", "time_ms"])
+    assert market.events["content_id"].tolist() == watched["video_id"].tolist()
+    assert market.events["time"].iloc[0] == pd.to_datetime(
+        watched["time_ms"].iloc[0], unit="ms"
+    ) + pd.Timedelta("8h")
+    assert market.contents["category"].tolist()[:3] == ["1", "3", None]
+    assert market.contents["second_category"].tolist()[:2] == ["2", None]
+    assert market.users["is_live_streamer"].tolist() == [1, 0, 0]
+    histories = watched.groupby("user_id").agg(
+        last_time_ms=("time_ms", "max")
+    )  # the same in the embedded layout
+    for name, mark in (("watch_seq", "is_click"), ("like_seq", "is_like"), ("long_watch_seq", "long_view")):
+        listed = watched[watched[mark] == 1].groupby("user_id")["video_id"]
+        histories[name] = listed.agg(lambda ids: " ".join(map(str, ids)))
+    histories = histories.reset_index()
+    events = datasets._watched(histories)
+    assert events["content_id"].tolist() == market.events["content_id"].tolist()
+    assert events["time"].max() == market.events["time"].max()
 
 
 # --- the two layouts of Upworthy
@@ -237,7 +318,7 @@ def test_a_broken_file_is_refused_with_both_checksums(alone, monkeypatch, name, 
     monkeypatch.setenv("VAECM_DATA_DIR", str(alone))
     with pytest.raises(DataError) as error:
         LOADERS[name]()
-    found = datasets.checksum(path)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
     assert found != expected
     assert re.search(rf"expected SHA-256 {expected}\s+found    SHA-256 {found}", str(error.value))
     assert str(path) in str(error.value)
@@ -269,8 +350,13 @@ def test_without_a_network_one_error_says_what_to_do(alone, name):
     assert error.value.__cause__ is None
     assert error.value.__suppress_context__
     page = datasets.SOURCES[name][0]
+    found = (
+        "has no address of its own"
+        if name == "kuairand_pure"
+        else "could not be downloaded from http://127.0.0.1:9/"
+    )
     for words in (
-        "not at hand, and could not be downloaded from http://127.0.0.1:9/",
+        f"not at hand, and {found}",
         f"Get it by hand: {page}",
         f"Put it into {alone / 'cache' / 'vaecm' / name}",
         f"the folder {name} inside the one that the environment variable VAECM_DATA_DIR",
@@ -339,7 +425,7 @@ def test_a_download_cut_short_leaves_nothing(alone, server):
 def test_another_file_at_the_source_is_refused_with_both_checksums(alone, server):
     right = datasets.SOURCES["online_shoppers"][1]["online_shoppers_intention.csv"].sha256
     server.content += b"2"
-    wrong = datasets.hashlib.sha256(server.content).hexdigest()
+    wrong = hashlib.sha256(server.content).hexdigest()
     with pytest.raises(DataError, match="could not be downloaded") as error:
         datasets.load_online_shoppers()
     assert right in str(error.value)
@@ -383,6 +469,11 @@ def test_the_named_folder_comes_before_the_cache(alone, monkeypatch):
         cleaned(table).to_csv(folder / datasets.CLEANED, index=False)
     register(monkeypatch, "upworthy", datasets.CLEANED, (folders[0] / datasets.CLEANED).read_bytes())
     assert datasets.load_upworthy(False)["test_id"].nunique() == 2
+
+
+def test_the_named_folder_may_start_with_a_tilde(monkeypatch):
+    monkeypatch.setenv("VAECM_DATA_DIR", "~/some data")
+    assert datasets.data_folders("upworthy")[0] == Path.home() / "some data" / "upworthy"
 
 
 def test_a_set_with_one_file_missing_is_not_at_hand(alone, monkeypatch):

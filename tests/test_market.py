@@ -305,6 +305,15 @@ def test_contents_have_the_attributes_of_their_products(market):
     assert replace(market, products=None).content_table().columns.tolist() == market.contents.columns.tolist()
 
 
+def test_half_a_character_is_described_and_refused_by_save_alone(market, tmp_path):
+    """As JSON files hold it; no encoding can write it."""
+    odd = pd.Series(["\ud800", "a", "b", None], dtype=object)
+    market = replace(market, contents=market.contents.assign(title=odd, note=odd)).check()
+    assert market.describe().set_index("column").loc[["title", "note"], "distinct"].tolist() == [3, 3]
+    with pytest.raises(MarketError, match="half a character"):
+        market.save(tmp_path / "m")
+
+
 def test_describe_lists_every_column_once(market):
     market = replace(
         with_column(market, "users", "income", [1.5, 2.5, np.nan]),

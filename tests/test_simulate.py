@@ -25,7 +25,10 @@ def digest(market):
     log, events = market.impressions, market.events
     columns = [log[name].to_numpy().astype(np.int64) for name in (
         "request_id", "user_id", "content_id", "position", "exposure", "clicked", "converted")]  # fmt: skip
-    columns += [log["time"].to_numpy("datetime64[s]").astype(np.int64), (log["policy"] == "random").to_numpy()]
+    columns += [
+        log["time"].to_numpy("datetime64[s]").astype(np.int64),
+        (log["policy"] == "random").to_numpy(),
+    ]
     columns += [events["user_id"].to_numpy(), events["time"].to_numpy("datetime64[s]").astype(np.int64)]
     texts = [*market.contents["title"], *events["action"], *events["category"], *market.users["device"]]
     bytes_ = b"".join(np.ascontiguousarray(column).tobytes() for column in columns) + "|".join(texts).encode()
@@ -65,7 +68,9 @@ def test_clicks_and_orders_come_with_their_true_probabilities(market):
     p = truth["p_click"].to_numpy().astype(float)
     z = (log["clicked"].sum() - p.sum()) / np.sqrt((p * (1 - p)).sum())
     assert abs(z) < 4
-    early = (log["time"] < log["time"].max() - pd.Timedelta(days=20)).to_numpy()  # nearly all orders are known
+    early = (
+        log["time"] < log["time"].max() - pd.Timedelta(days=20)
+    ).to_numpy()  # nearly all orders are known
     both = (p * truth["p_convert"].to_numpy())[early]
     z = (log["converted"][early].sum() - both.sum()) / np.sqrt((both * (1 - both)).sum())
     assert -5 < z < 4
@@ -86,7 +91,9 @@ def test_the_oracle_knows_what_was_shown_and_what_was_not(market):
     log, oracle = market.impressions, market.oracle
     shown = oracle.effects(log["request_id"], log["content_id"], log["position"])
     np.testing.assert_allclose(shown["p_click"], market.truth["p_click"], rtol=1e-5)
-    places = pd.concat([oracle.effects(log["request_id"][:500], log["content_id"][:500], k) for k in range(1, 7)], axis=1)
+    places = pd.concat(
+        [oracle.effects(log["request_id"][:500], log["content_id"][:500], k) for k in range(1, 7)], axis=1
+    )
     assert (places["p_click"].diff(axis=1).iloc[:, 1:] < 0).all(axis=None)
     other = oracle.effects(1, np.arange(1, 13), 1)
     assert other["p_click"].nunique() == 12
@@ -105,7 +112,9 @@ def test_exposure_counts_the_log_and_the_oracle_agrees(market):
     log = market.impressions
     counted = log.groupby(["user_id", "content_id"]).cumcount() + 1
     assert (counted == log["exposure"]).all()
-    assert (market.oracle.exposure(log["request_id"].to_numpy() - 1, log["content_id"].to_numpy() - 1) == counted).all()
+    assert (
+        market.oracle.exposure(log["request_id"].to_numpy() - 1, log["content_id"].to_numpy() - 1) == counted
+    ).all()
 
 
 def test_a_slot_is_filled_with_its_propensity(market):
@@ -147,7 +156,9 @@ def test_an_order_of_the_log_is_a_purchase_among_the_events(market):
 
 
 def test_orders_after_the_end_are_not_seen_yet():
-    short = simulate_market(MarketConfig(n_users=400, n_contents=300, n_impressions=20_000, days=7, convert_rate=0.5))
+    short = simulate_market(
+        MarketConfig(n_users=400, n_contents=300, n_impressions=20_000, days=7, convert_rate=0.5)
+    )
     late = (short.impressions["time"] > short.impressions["time"].max() - pd.Timedelta(hours=2)).to_numpy()
     clicked = (short.impressions["clicked"] == 1).to_numpy()
     rate = [short.impressions["converted"][clicked & part].mean() / short.truth["p_convert"][clicked & part].mean()
@@ -178,7 +189,9 @@ def test_several_times_more_contents_than_are_shown(market):
 
 def test_sessions_tell_the_intent(market):
     """A purchase comes after its cart, and what follows a cart in a session is of the same category."""
-    events = market.events.assign(gap=market.events.groupby("user_id")["time"].diff() > pd.Timedelta(minutes=30))
+    events = market.events.assign(
+        gap=market.events.groupby("user_id")["time"].diff() > pd.Timedelta(minutes=30)
+    )
     before = events.groupby("user_id")[["action", "category"]].shift()
     carts = (before["action"] == "cart") & ~events["gap"]
     assert (events["category"] == before["category"])[carts].mean() > 0.9
@@ -194,7 +207,9 @@ def test_wording_counts_claims_and_turns():
     for title, total in zip(titles, wording, strict=True):
         words = title.split()
         turned = [-1 if before in creatives.TURNS[1].split() else 1 for before in words]
-        by_hand = sum(sign * value[word] for sign, word in zip(turned, words[1:], strict=False) if word in value)
+        by_hand = sum(
+            sign * value[word] for sign, word in zip(turned, words[1:], strict=False) if word in value
+        )
         assert by_hand == pytest.approx(total)
 
 

@@ -101,7 +101,9 @@ def _ground(rng, style):
     light = np.clip(0.5 + 0.05 * style[:, 0] + 0.12 * rng.normal(size=n), 0.2, 0.8)
     waves = np.exp(0.25 * style[:, 1] + 0.4 * rng.normal(size=n))
     angle, phase = rng.uniform(0, np.pi, n), rng.uniform(0, 2 * np.pi, n)
-    texture = np.sin(np.pi * column(waves) * (x * column(np.cos(angle)) + y * column(np.sin(angle))) + column(phase))
+    texture = np.sin(
+        np.pi * column(waves) * (x * column(np.cos(angle)) + y * column(np.sin(angle))) + column(phase)
+    )
     slope = 0.12 * rng.normal(size=(2, n))
     picture = column(light) + column(slope[0]) * x + column(slope[1]) * y + 0.06 * texture
     strength = 0.4 * np.where(light < 0.5, 1, -1) * np.exp(0.15 * rng.normal(size=n))
@@ -175,7 +177,10 @@ CLAIM_VALUE = np.array([-1.0, 0.9, 1.0, -0.9, 0.8, -0.8, 0.7, -0.7])
 TURNS = ("truly really", "not never")  # what leaves the next claim as it is, and what turns it
 TURNS_ZH = ("真正 确实", "不 绝不")
 BAIT, BAIT_ZH = "secret shocking unbelievable insane", "秘密 震惊 难以置信 疯狂"
-FILLERS, FILLERS_ZH = "the for your with this our new and home daily", "这款 为你 您的 搭配 本周 我们 全新 以及 居家 日常"
+FILLERS, FILLERS_ZH = (
+    "the for your with this our new and home daily",
+    "这款 为你 您的 搭配 本周 我们 全新 以及 居家 日常",
+)
 SLOTS = 10
 
 

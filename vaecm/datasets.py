@@ -6,18 +6,22 @@ name inside the one that the environment variable ``VAECM_DATA_DIR`` names; the 
 the one that is known here, wherever it lies. Without a network, `DataError` says what to fetch by hand.
 
 >>> sorted(SOURCES)
-['fashion_mnist', 'online_shoppers', 'upworthy']
+['fashion_mnist', 'kuairand_pure', 'online_shoppers', 'upworthy']
 """
 
 import gzip
-import hashlib
 import html
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from vaecm.io import checksum
+
+if TYPE_CHECKING:
+    from vaecm.market import Market
 
 CLASS_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -35,6 +39,12 @@ PROBLEM_WINDOW = (pd.Timestamp("2013-06-25"), pd.Timestamp("2014-01-11"))  # fro
 PROBLEM_COLUMNS = (
     "problem_window", "randomization_imbalance_risk", "randomization_imbalace_risk", "problem",
 )  # fmt: skip
+FEED_DAYS = (
+    20220425,
+    20220504,
+)  # first and last day of the impressions of KuaiRand; earlier days are history
+FEED_SIZE = (27_285, 7_583)  # users, videos
+FEED_HISTORY = 50  # the last videos of each user before them
 
 
 class DataError(OSError):
@@ -83,10 +93,31 @@ SOURCES = {  # name: the page for human readers, and the files
             ),
         },
     ),
+    "kuairand_pure": (  # these, or the official CSV files that `OFFICIAL_FEED` names
+        "https://zenodo.org/records/10439422",
+        {
+            "log_standard_2022-04-25_2022-05-04.csv.gz": DataFile(
+                "403e54859a2b2a71d1f67c263a761fffe5cd9c34824104dc5426b534983999d9", None
+            ),
+            "user_history_before_2022-04-25.csv.gz": DataFile(
+                "62a27d8ee99f6464288e81ad99e6fe6f29f58dc23a825428ffae60c516c3ab85", None
+            ),
+            "user_features_pure.csv.gz": DataFile(
+                "43ff62655dc07d7efe04850af721490b361782338daad678b96815afd16c5d17", None
+            ),
+            "video_features_basic_pure.csv.gz": DataFile(
+                "3fb23c1bda3280014b47b564ca500552a9e71243e57ba4df670e2af7ebecb2db", None
+            ),
+        },
+    ),
 }
+OFFICIAL_FEED = (
+    "log_standard_4_22_to_5_08_pure.csv", "log_standard_4_08_to_4_21_pure.csv", "user_features_pure.csv",
+    "video_features_basic_pure.csv",
+)  # fmt: skip
 
 
-def example_market():
+def example_market() -> Path:
     """The folder of the embedded market, for `load_market`.
 
     Returns
@@ -113,19 +144,19 @@ def example_market():
 # --- finding and checking files ---------------------------------------------------------------------------
 
 
-def data_folders(name):
+def data_folders(name: str) -> list[Path]:
     """The folders where a data set is looked for without a network, the first one first.
 
     Parameters
     ----------
     name : str
-        "fashion_mnist", "online_shoppers" or "upworthy".
+        A name in `SOURCES`.
 
     Returns
     -------
     list of pathlib.Path
-        The folder inside ``VAECM_DATA_DIR``, where that variable is set, and the one in the user's cache,
-        into which downloads go. They need not exist.
+        The folder inside ``VAECM_DATA_DIR``, where that variable is set (``~`` is the home folder), and the one
+        in the user's cache, into which downloads go. They need not exist.
 
     Examples
     --------
@@ -136,10 +167,10 @@ def data_folders(name):
 
     cache = Path(pooch.os_cache("vaecm")) / name
     named = os.environ.get("VAECM_DATA_DIR")
-    return [Path(named) / name, cache] if named else [cache]
+    return [Path(named).expanduser().absolute() / name, cache] if named else [cache]
 
 
-def at_hand(name):
+def at_hand(name: str) -> bool:
     """True if the loader of a data set finds every file that it needs in `data_folders`; they may be altered.
 
     Examples
@@ -149,13 +180,9 @@ def at_hand(name):
     """
     files = SOURCES[name][1] if name in SOURCES else {}
     there = [_local(name, file) is not None for file in files]
+    if name == "kuairand_pure" and _official_feed():
+        return True
     return any(there) if name == "upworthy" else bool(there) and all(there)
-
-
-def checksum(path):
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _refuse(path, expected, found):
@@ -182,14 +209,24 @@ def _fetch(name, file):
     """The path of a data file that was checked, from a folder or from its official source."""
     if path := _local(name, file):
         return _checked(path, SOURCES[name][1][file].sha256)
+    if SOURCES[name][1][file].url is None:
+        raise _by_hand(name, file, f"{file} is not at hand, and has no address of its own.") from None
     return _download(name, file)
+
+
+def _by_hand(name, file, what):
+    return DataError(
+        f"{what}\nGet it by hand: {SOURCES[name][0]}\n"
+        f"Put it into {data_folders(name)[-1]}, or into the folder {name} inside the one that the environment "
+        f"variable VAECM_DATA_DIR names.\n  expected SHA-256 {SOURCES[name][1][file].sha256}"
+    )
 
 
 def _download(name, file):
     """Bring a file from its official source into the cache; what is there under its name is whole."""
     import pooch
 
-    page, files = SOURCES[name]
+    _, files = SOURCES[name]
     folder = data_folders(name)[-1]
     try:
         pooch.retrieve(  # writes to a temporary file, compares the checksum, and only then gives it its name
@@ -201,14 +238,9 @@ def _download(name, file):
         )
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
         reason = str(error).split(" (Caused by")[0]
-        raise DataError(
-            f"{file} is not at hand, and could not be downloaded from {files[file].url} "
-            f"({type(error).__name__}: {reason}).\n"
-            f"Get it by hand: {page}\n"
-            f"Put it into {folder}, or into the folder {name} inside the one that the environment variable "
-            f"VAECM_DATA_DIR names.\n"
-            f"  expected SHA-256 {files[file].sha256}"
-        ) from None
+        why = f"{type(error).__name__}: {reason}"
+        what = f"{file} is not at hand, and could not be downloaded from {files[file].url} ({why})."
+        raise _by_hand(name, file, what) from None
     return folder / file
 
 
@@ -234,7 +266,7 @@ def _read_idx(path):
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def load_fashion_mnist():
+def load_fashion_mnist() -> FashionMNIST:
     """Fashion-MNIST: 70,000 grey pictures of clothes, 28 x 28 pixels, in ten classes.
 
     Source: Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747 (MIT licence). The pictures show products; how
@@ -263,7 +295,7 @@ def load_fashion_mnist():
 # --- Online Shoppers --------------------------------------------------------------------------------------
 
 
-def load_online_shoppers(drop_duplicates=True):
+def load_online_shoppers(drop_duplicates: bool = True) -> pd.DataFrame:
     """Online Shoppers: 12,330 sessions of an online shop, 15.5 % of them with a purchase.
 
     Source: Sakar et al. 2018, doi:10.1007/s00521-018-3523-0; UCI data set 468 (CC BY 4.0).
@@ -303,7 +335,7 @@ def load_online_shoppers(drop_duplicates=True):
 # --- Upworthy ---------------------------------------------------------------------------------------------
 
 
-def load_upworthy(drop_problem_window=True):
+def load_upworthy(drop_problem_window: bool = True) -> pd.DataFrame:
     """Upworthy Research Archive: headline tests with random assignment, one row for each arm.
 
     Source: Matias et al. 2021, doi:10.1038/s41597-021-00934-7; osf.io/jd64p (CC BY 4.0). The exploratory
@@ -393,3 +425,135 @@ def _tidy_arms(raw, path):
     doubtful = _is_true(raw[own]) if own else (created >= PROBLEM_WINDOW[0]) & (created < PROBLEM_WINDOW[1])
     arms["problem_window"] = doubtful.groupby(arms["test_id"]).transform("any")
     return arms.loc[arms["impressions"] > 0, list(ARM_COLUMNS)].reset_index(drop=True)
+
+
+# --- KuaiRand ---------------------------------------------------------------------------------------------
+
+
+def load_kuairand() -> "Market":
+    """KuaiRand-Pure: ten days of a real feed of short videos, as a market.
+
+    Source: Gao et al. 2022, arXiv:2208.08696 (CC BY-SA 4.0). 24,076 of 27,285 users met 7,583 videos in some
+    167,000 impressions of 25 April to 4 May 2022; 44 % are clicks (in some tabs videos play by themselves). There
+    are no titles or pictures. `converted` is a click whose view became long (`long_view`). What the platform
+    measured over the whole month (video statistics) would leak the test period and is left out.
+
+    Returns
+    -------
+    Market
+        contents: a video with author_id, category (its first tag), second_category, format (how it was made),
+        length (s), published_at; impressions: time (Beijing), tab, clicked, converted; events: what was watched
+        before, "view", "long_view" or "like". Of the shortened histories only the order and the last time are
+        known: a minute lies between two views. Repeated rows are left out.
+
+    Raises
+    ------
+    DataError
+        If neither the four official files nor those of `SOURCES` are there, or one of the latter was altered.
+
+    Examples
+    --------
+    >>> if at_hand("kuairand_pure"):
+    ...     assert len(load_kuairand().contents) == 7583
+    """
+    from vaecm.market import Market
+
+    if official := _official_feed():
+        log, events, users, videos = _read_official_feed(official)
+    else:
+        paths = [_fetch("kuairand_pure", file) for file in SOURCES["kuairand_pure"][1]]
+        lists = dict.fromkeys(("watch_seq", "like_seq", "long_watch_seq"), str)
+        log, histories, users, videos = (pd.read_csv(path, dtype=lists) for path in paths)
+        events = _watched(histories)
+    users, contents, impressions = _viewers(users), _videos(videos), _feed(log)
+    classes = [column for column in users if column.startswith("onehot_feat")]
+    roles = {"users": dict.fromkeys(classes, "class"), "impressions": {"tab": "class"}}
+    roles["contents"] = {"music_type": "class"}
+    return Market(users=users, contents=contents, impressions=impressions, events=events, roles=roles)
+
+
+def _official_feed():
+    """The paths of the official files, in the order of `OFFICIAL_FEED`, or None."""
+    found = [_local("kuairand_pure", file) for file in OFFICIAL_FEED]
+    return found if all(found) else None
+
+
+def _read_official_feed(paths):
+    """Impressions, events, users and videos of the official files; what was watched before is read from the logs."""
+    later, earlier, users, videos = (pd.read_csv(path) for path in paths)
+    if (len(users), len(videos)) != FEED_SIZE:
+        size = f"{len(users):,} users and {len(videos):,} videos"
+        raise DataError(
+            f"{paths[2].parent} holds {size}, KuaiRand-Pure has {FEED_SIZE[0]:,} and {FEED_SIZE[1]:,}"
+        )
+    logs = pd.concat([earlier, later]).sort_values(["user_id", "time_ms"], kind="stable")
+    events = (
+        logs[(logs["date"] < FEED_DAYS[0]) & (logs["is_click"] == 1)].groupby("user_id").tail(FEED_HISTORY)
+    )
+    log = later[later["date"].between(*FEED_DAYS)]
+    return (
+        log,
+        _watch_events(events, events["time_ms"], events["is_like"] == 1, events["long_view"] == 1),
+        users,
+        videos,
+    )
+
+
+def _beijing(milliseconds):
+    return pd.to_datetime(np.asarray(milliseconds) + 8 * 3_600_000, unit="ms").astype("datetime64[ns]")
+
+
+def _watch_events(views, milliseconds, liked, long):
+    action = np.where(liked, "like", np.where(long, "long_view", "view"))
+    return pd.DataFrame({
+        "user_id": views["user_id"].to_numpy(), "time": _beijing(milliseconds), "action": action,
+        "content_id": views["video_id"].to_numpy(),
+    })  # fmt: skip
+
+
+def _watched(histories):
+    """One event per video of the embedded histories, a minute apart up to the known time of the last."""
+    views = _listed_videos(histories, "watch_seq")
+    marks = [
+        views["pair"].isin(_listed_videos(histories, column)["pair"])
+        for column in ("like_seq", "long_watch_seq")
+    ]
+    before = views.groupby("user_id").cumcount(ascending=False)
+    return _watch_events(views, views["last_time_ms"] - 60_000 * before, *marks)
+
+
+def _listed_videos(histories, column):
+    """A row for each video of a list of numbers parted by spaces, with its user."""
+    seen = histories.dropna(subset=[column])
+    rows = seen.assign(video_id=seen[column].str.split()).explode("video_id").astype({"video_id": np.int64})
+    return rows.assign(pair=rows["user_id"] * 1_000_000 + rows["video_id"])
+
+
+def _feed(log):
+    log = log.drop_duplicates(["user_id", "video_id", "time_ms"]).sort_values(
+        ["time_ms", "user_id", "video_id"]
+    )
+    return pd.DataFrame({
+        "impression_id": np.arange(1, len(log) + 1), "user_id": log["user_id"].to_numpy(),
+        "content_id": log["video_id"].to_numpy(), "time": _beijing(log["time_ms"]), "tab": log["tab"].to_numpy(),
+        "clicked": log["is_click"].to_numpy(), "converted": (log["is_click"] * log["long_view"]).to_numpy(),
+    })  # fmt: skip
+
+
+def _viewers(users):
+    """Attributes of users; of a number and its range only the number."""
+    kept = [column for column in users if not column.endswith("_range") and column != "is_lowactive_period"]
+    return users[kept].rename(columns={"register_days": "registered_days"}).assign(
+        is_live_streamer=(users["is_live_streamer"] == 1).astype(int)
+    )  # fmt: skip
+
+
+def _videos(videos):
+    tags = videos["tag"].astype(str).replace("nan", "").str.split(",", expand=True).reindex(columns=[0, 1])
+    tags = tags.replace("", None).astype(object).where(lambda t: t.notna(), None)
+    return pd.DataFrame({
+        "content_id": videos["video_id"], "author_id": videos["author_id"], "format": videos["upload_type"],
+        "category": tags[0], "second_category": tags[1], "length": videos["video_duration"] / 1000,
+        "published_at": pd.to_datetime(videos["upload_dt"]).astype("datetime64[ns]"), "video_type": videos["video_type"],
+        "width": videos["server_width"], "height": videos["server_height"], "music_type": videos["music_type"],
+    })  # fmt: skip

@@ -55,23 +55,8 @@ def new_folder(folder: str | Path, about: dict | None = None) -> Iterator[Path]:
     When the writing fails or is interrupted, what was there before stays. Files that no save has written stay
     too. A symbolic link is followed, and stays a link.
 
-    Parameters
-    ----------
-    folder : path
-    about : dict, optional
-        What the folder holds; its "kind" is what `checked_folder` asks for.
-
-    Yields
-    ------
-    Path
-        The folder to write to.
-
-    Raises
-    ------
-    MarketError
-        When `folder` holds files that were not saved here.
-    OSError
-        When it cannot be written, as on a full disk.
+    `about` says what the folder holds; its "kind" is what `checked_folder` asks for. Raises `MarketError` when
+    `folder` holds files that were not saved here, `OSError` when it cannot be written, as on a full disk.
 
     Examples
     --------
@@ -91,7 +76,7 @@ def new_folder(folder: str | Path, about: dict | None = None) -> Iterator[Path]:
         yield path
         names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
         files = {
-            name: {"bytes": (path / name).stat().st_size, "sha256": sha256(path / name)} for name in names
+            name: {"bytes": (path / name).stat().st_size, "sha256": checksum(path / name)} for name in names
         }
         (path / MANIFEST).write_text(json.dumps({"about": about or {}, "files": files}, indent=1) + "\n")
         _keep_others(folder, old, path)
@@ -142,7 +127,7 @@ def checked_folder(folder: str | Path, kind: str | None = None) -> Path:
         file = path / name
         if not file.is_file():
             problems.append(Problem(name, "", f"is missing, expected SHA-256 {entry['sha256']}", 0, ""))
-        elif (sum_ := sha256(file)) != entry["sha256"]:
+        elif (sum_ := checksum(file)) != entry["sha256"]:
             word = "is truncated" if file.stat().st_size < entry["bytes"] else "was altered"
             sums = f"expected SHA-256 {entry['sha256']}, found {sum_}"
             rule = f"{word}: {file.stat().st_size:,} of {entry['bytes']:,} bytes, {sums}"
@@ -167,9 +152,17 @@ def about(folder: Path) -> dict:
     return json.loads((folder / MANIFEST).read_text()).get("about") or {}
 
 
-def sha256(file: Path) -> str:
-    """The checksum of a file."""
-    with open(file, "rb") as stream:
+def checksum(data: str | Path | np.ndarray) -> str:
+    """SHA-256 of a file, or of an array's values, in hexadecimal digits.
+
+    Examples
+    --------
+    >>> checksum(np.zeros(3, np.uint8))[:8]
+    '709e80c8'
+    """
+    if isinstance(data, np.ndarray):
+        return hashlib.sha256(np.ascontiguousarray(data)).hexdigest()
+    with open(data, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -435,7 +428,7 @@ def _retold(market):
         return False
     try:
         return bool(market.oracle.truth(market.impressions).equals(market.truth))
-    except (ValueError, KeyError, TypeError, IndexError):  # a log that was broken on purpose
+    except (AttributeError, ValueError, KeyError, TypeError, IndexError):  # a log that was broken on purpose
         return False
 
 
@@ -733,12 +726,7 @@ def _named(name, frame, roles, file, reading):
         usual = re.sub(r"[\s-]+", "_", column.strip().lower())
         if wanted in SCHEMA[name]:
             new[column] = wanted
-        elif (
-            column not in SCHEMA[name]
-            and usual in SCHEMA[name]
-            and usual not in frame
-            and column not in roles
-        ):
+        elif column not in SCHEMA[name] and usual in SCHEMA[name] and column not in roles:
             new[column] = usual
     for column, usual in new.items():
         reading.note(f"{file}: column {column!r} was read as {usual}")
@@ -796,22 +784,9 @@ def _strings(column):
 def read_numbers(column: pd.Series, comma: bool | None = None) -> tuple[pd.Series, np.ndarray, bool]:
     """Numbers as people write them: ¥1,299.00, 1.299,50, 1 299,50, 3.5万, 12 %.
 
-    Whether a comma or a point begins the decimals is decided for the column as a whole.
-
-    Parameters
-    ----------
-    column : Series of str
-    comma : bool, optional
-        True where other columns of the file have a decimal comma.
-
-    Returns
-    -------
-    numbers : Series of float
-        NaN for what is missing or not read.
-    unread : ndarray of bool
-        What is there and not a number.
-    comma : bool
-        Whether this column shows decimal commas.
+    Whether a comma or a point begins the decimals is decided for the column as a whole; `comma` is True where other
+    columns of the file have decimal commas. Gives the numbers (NaN for what is missing or not read), the mask of
+    what is there and not a number, and whether this column shows decimal commas.
 
     Examples
     --------
@@ -900,7 +875,8 @@ def _guessed(values, comma):
     pairs = present.str.fullmatch(r"-?\d+(?:,\d+)?") if comma else money
     if (money | pairs).all():
         numbers, unread, _ = read_numbers(values, comma=comma)
-        return values if unread.any() else numbers
+        whole = _whole_ids(numbers)
+        return values if unread.any() else numbers if whole is None else whole
     return values
 
 
@@ -1116,7 +1092,7 @@ def _aligned(file, ids, reading, prepare):
         got = "no array" if name is None else f"{arrays[name].shape} {arrays[name].dtype}"
         reading.wrong(
             file.name,
-            f"must hold one array of numbers with a row for each of {len(ids):,} contents, got {got}",
+            f"must hold one array with a row for each of {len(ids):,} contents (pictures: 0 to 255 or 0 to 1), got {got}",
         )
         return None
     if keys is None:

@@ -15,27 +15,8 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from vaecm.io import (
-    checked_folder,
-    has_manifest,
-    merged_roles,
-    read_own,
-    read_parts,
-    read_roles,
-    write_parts,
-)
-from vaecm.schema import (
-    MINIMUM,
-    SCHEMA,
-    TABLES,
-    MarketError,
-    Problem,
-    explained_kinds,
-    listed,
-    rows_of,
-    structure_problems,
-    value_problems,
-)
+from vaecm import io, schema
+from vaecm.schema import MINIMUM, SCHEMA, TABLES, MarketError, Problem, is_category, is_text, rows_of
 
 __all__ = ["Market", "MarketError", "Problem", "load_market"]
 
@@ -51,14 +32,13 @@ class Market:
     products, events : DataFrame, optional
         What is promoted; what users did, before and during the log.
     covers : ndarray, optional
-        (n_contents, H, W) or (n_contents, H, W, 3) uint8; row i belongs to row i of `contents`; all 0 where there
-        is none.
+        (n_contents, H, W) or (n_contents, H, W, 3) uint8; row i is that of `contents`; all 0 where there is none.
     audio : ndarray, optional
         (n_contents, bands, frames) uint8; all 0 where there is none.
     vectors : dict of ndarray, optional
         By name, (n_contents, D) floats of any other encoder; NaN rows where there is none.
     truth : DataFrame, optional
-        By impression_id, row by row as the impressions: `p_click`, `p_convert` (given a click), `expected_sales`
+        Row by row as the impressions, by their id: `p_click`, `p_convert` (given a click), `expected_sales`
         (yuan per impression) and named terms; only a simulated market has it.
     factors : dict of DataFrame, optional
         True factors: "contents" by content_id and "users" by user_id.
@@ -108,7 +88,7 @@ class Market:
         return "Market: " + ", ".join([*parts, *(name for name in others if getattr(self, name) is not None)])
 
     def check(self, strict: bool = True, targets: bool = True) -> "Market":
-        """Raise one error that lists every problem.
+        """Give the market itself, or raise one `MarketError` that lists every problem.
 
         Parameters
         ----------
@@ -116,20 +96,10 @@ class Market:
             Ask for possible values too (what `clean` repairs), not only for the right tables and columns.
         targets : bool
             Ask for `clicked`, and for complete outcomes where their columns are there.
-
-        Returns
-        -------
-        Market
-            Itself.
-
-        Raises
-        ------
-        MarketError
-            With table, column, rule, count and first rows of each problem.
         """
-        problems = structure_problems(self, targets)
+        problems = schema.structure_problems(self, targets)
         if strict:
-            problems += value_problems(self, targets, broken=problems)
+            problems += schema.value_problems(self, targets, broken=problems)
         if problems:
             raise MarketError(problems)
         return self
@@ -167,15 +137,12 @@ class Market:
         there = rows >= 0
         for column in products.columns.drop("product_id"):
             values = products[column]
-            if isinstance(values.dtype, pd.CategoricalDtype):
-                values = values.astype(object)
-            joined = values.iloc[rows].reset_index(drop=True) if len(values) else pd.Series(index=table.index)
-            joined = joined if there.all() else joined.where(there)
+            values = values.astype(object) if is_category(values) else values
+            joined = values.reset_index(drop=True).reindex(np.where(there, rows, -1)).reset_index(drop=True)
             if column in table:
                 own = table[column]
-                own = own.astype(object) if isinstance(own.dtype, pd.CategoricalDtype) else own
-                mixed = types.is_numeric_dtype(own.dtype) != types.is_numeric_dtype(joined.dtype)
-                joined = (own.astype(object) if mixed else own).where(own.notna(), joined)
+                own = own.astype(object) if is_text(own) != is_text(joined) or is_category(own) else own
+                joined = own.where(own.notna(), joined)
             table = table.assign(**{column: joined})
         return table
 
@@ -196,23 +163,19 @@ class Market:
         return pd.DataFrame(rows).set_index("table")
 
     def describe(self) -> pd.DataFrame:
-        """Every column with its kind and why it is of that kind, and what was noted when the files were read.
+        """Every column: table, column, kind, why it is of that kind, missing (share), distinct (values), example.
 
-        Returns
-        -------
-        DataFrame
-            One row per column: table, column, kind, why ("known", "by type", "set by name", or why the column is
-            ignored), missing (share), distinct (values) and an example. Arrays and notes follow.
+        Arrays follow, and what was noted when the files were read.
         """
         rows = []
         for name in TABLES:
             table = getattr(self, name)
             for column, (kind, why) in (
-                explained_kinds(name, table, self.roles).items() if table is not None else ()
+                schema.explained_kinds(name, table, self.roles).items() if table is not None else ()
             ):
                 values = table[column].dropna()
-                distinct = values.astype(str).nunique() if values.dtype == object else values.nunique()
-                example = str(values.iloc[0])[:40] if len(values) else ""
+                distinct = len(set(map(str, values))) if values.dtype == object else values.nunique()
+                example = schema.shown(values.iloc[0]) if len(values) else ""
                 missing = 1 - len(values) / max(1, len(table))
                 rows.append((name, column, kind, why, round(missing, 3), distinct, example))
         arrays = {"covers": self.covers, "audio": self.audio, **(self.vectors or {})}
@@ -250,7 +213,7 @@ class Market:
             if len(unknown):
                 rule = "select found no such id"
                 raise MarketError(
-                    [Problem("impressions", "impression_id", rule, len(unknown), listed(unknown))]
+                    [Problem("impressions", "impression_id", rule, len(unknown), schema.listed(unknown))]
                 )
             mask = rows_of(ids, rows) >= 0
         return replace(
@@ -265,10 +228,9 @@ class Market:
     def save(self, folder: str | Path) -> None:
         """Write the market to a folder of CSV and NPZ files, with checksums; `load_market` reads it again.
 
-        Tables are written exactly (an empty text counts as missing). The truth is kept with a relative precision
-        of 2^-15 (probabilities, sales) and in steps of 2^-11 (terms of the log-odds). The same market gives the
-        same bytes. The folder is swapped in whole: an interrupted save leaves what was there before. Files in it
-        that no earlier save has written (a README) stay. A part of a split keeps its whole `log`.
+        Tables are written exactly (an empty text counts as missing), a truth that the oracle does not tell with a
+        relative precision of 2^-15 (probabilities, sales) and in steps of 2^-11 (terms). The same market gives
+        the same bytes. The folder is swapped in whole; files in it that no save has written (a README) stay.
 
         Raises
         ------
@@ -276,7 +238,7 @@ class Market:
             When the market is not well formed, a text cannot be written, or the folder holds something else.
         """
         self.check(strict=False, targets=False)
-        write_parts(self, folder)
+        io.write_parts(self, folder)
 
 
 def load_market(
@@ -284,31 +246,15 @@ def load_market(
 ) -> Market:
     """Read a market that `Market.save` wrote, or a folder of one's own tables.
 
-    Own tables are `users`, `contents` and `impressions`, and optionally `products` and `events`, as CSV, TSV (also
-    packed with gzip) or Parquet; a folder `covers` of PNG, JPEG or WebP files named by content_id, or `covers.npz`;
-    `audio.npz`; `vectors_NAME.npz`. Encoding, delimiter, decimal signs and forms of times are found out; ids stay
-    as they are written; only an empty field is missing. Columns that are not known get a kind by their type, and
-    `Market.describe` lists them. A file `roles.json` may set kinds and names: {"users": {"uid": "user_id"}}.
+    Own tables are `users`, `contents`, `impressions` and optionally `products` and `events`, as CSV, TSV (also packed
+    with gzip) or Parquet; a folder `covers` of pictures named by content_id, or `covers.npz`; `audio.npz`;
+    `vectors_NAME.npz`. Encoding, delimiter and forms of numbers and times are found out; ids stay as they are; only
+    an empty field is missing. `Market.describe` lists what was found. A file `roles.json` or `roles` sets kinds and
+    names of columns: {"users": {"uid": "user_id", "level": "class"}}.
 
-    Parameters
-    ----------
-    folder : path
-    targets : bool
-        Ask for `impressions.clicked`; give False for impressions whose outcome is still to come.
-    cover_size : int
-        Side, in pixels, to which picture files are resized.
-    roles : dict, optional
-        As in `roles.json`, which it goes before.
-
-    Returns
-    -------
-    Market
-        Well formed, not necessarily clean.
-
-    Raises
-    ------
-    MarketError
-        When a file is missing, broken, truncated or altered, or the market is not well formed.
+    `targets` is False where clicks are still to come; `cover_size` is the side, in pixels, to which picture files are
+    resized. One `MarketError` names every file that is missing, broken or altered, and every column that is not what
+    it must be.
 
     Examples
     --------
@@ -320,14 +266,14 @@ def load_market(
     path = Path(folder).expanduser()
     if not 4 <= cover_size <= 1024:
         raise ValueError(f"load_market: cover_size must be from 4 to 1024 pixels, got {cover_size!r}")
-    named = merged_roles(read_roles(path / "roles.json"), roles)
-    if not path.is_dir() or has_manifest(path):
-        parts = read_parts(checked_folder(path, kind="market"))
-        parts["roles"] = merged_roles(parts["roles"], named)
+    named = io.merged_roles(io.read_roles(path / "roles.json"), roles)
+    if not path.is_dir() or io.has_manifest(path):
+        parts = io.read_parts(io.checked_folder(path, kind="market"))
+        parts["roles"] = io.merged_roles(parts["roles"], named)
         return Market(**parts).check(strict=False, targets=targets)
-    parts, problems = read_own(path, named or {}, cover_size)
+    parts, problems = io.read_own(path, named or {}, cover_size)
     if all(name in parts for name in MINIMUM):
-        problems += structure_problems(Market(**parts), targets)
+        problems += schema.structure_problems(Market(**parts), targets)
     if problems:
         raise MarketError(problems)
     return Market(**parts)

@@ -256,6 +256,11 @@ def is_text(column: pd.Series) -> bool:
     return not types.is_numeric_dtype(column.dtype) and not types.is_datetime64_any_dtype(column.dtype)
 
 
+def is_category(column: pd.Series) -> bool:
+    """Whether a column is a pandas category."""
+    return isinstance(column.dtype, pd.CategoricalDtype)
+
+
 def plain(column: pd.Series) -> np.ndarray:
     """The numbers of a column: its own array where it has one, floats with NaN where it is nullable."""
     return (
@@ -308,8 +313,8 @@ def explained_kinds(table: str, frame: pd.DataFrame, roles: dict | None = None) 
             found[column] = (NOT_FEATURES.get(column, known[column]), "known")
         else:
             found[column] = _kind_by_type(str(column), frame[column])
-            if table == "impressions" and "clicked" in frame and _after_click(frame, column):
-                found[column] = ("outcome", "is filled only where there was a click")
+            late = _after_click(frame, column) if table == "impressions" and "clicked" in frame else ""
+            found[column] = ("outcome", late) if late and found[column][0] != "ignore" else found[column]
     return found
 
 
@@ -317,7 +322,7 @@ def _kind_by_type(name, values):
     present = values.dropna()
     if not len(present):
         return "ignore", "is empty"
-    if isinstance(values.dtype, pd.CategoricalDtype):
+    if is_category(values):
         return "class", "by type"
     if types.is_bool_dtype(values.dtype):
         return "flag", "by type"
@@ -327,7 +332,10 @@ def _kind_by_type(name, values):
         return _kind_of_numbers(name, present)
     found = types.infer_dtype(present, skipna=True)
     if found in ("string", "mixed-integer", "boolean"):
-        return _kind_of_texts(present.astype(str))
+        texts = pd.Series(
+            list(map(str, present)), dtype=object
+        )  # half a character can be written as no other type
+        return _kind_of_texts(texts)
     return "ignore", f"holds values of type {found}"
 
 
@@ -360,15 +368,20 @@ def _kind_of_texts(present):
 
 
 def _after_click(frame, column):
-    """Whether a column says something on clicked rows alone: it is known only afterwards."""
+    """Why a column cannot be known before the click: it is filled only after one, or tells it; "" if it can."""
     if is_text(frame["clicked"]) or len(frame) < 100:
-        return False
-    values = frame[column]
+        return ""
+    values, clicked = frame[column], plain(frame["clicked"]) > 0
     filled = values.notna().to_numpy()
     if types.is_numeric_dtype(values.dtype):
         filled = filled & (np.nan_to_num(plain(values).astype(float)) != 0)
-    shown = plain(frame["clicked"]) == 0
-    return int(filled.sum()) >= 10 and not (filled & shown).any() and bool(shown.any())
+    if int(filled.sum()) >= 10 and not (filled & ~clicked).any() and not clicked.all():
+        return "is filled only where there was a click"
+    codes, distinct = pd.factorize(values) if values.dtype != object else pd.factorize(canonical(values))
+    if 2 <= len(distinct) <= 10 and clicked.any():
+        shares = pd.Series(clicked).groupby(codes).mean()
+        return "tells the click itself" if shares.isin([0, 1]).all() else ""
+    return ""
 
 
 def role_problems(roles: Any, tables: dict[str, pd.DataFrame]) -> list[Problem]:
@@ -400,7 +413,7 @@ def role_problems(roles: Any, tables: dict[str, pd.DataFrame]) -> list[Problem]:
 
 def spellings(column: pd.Series) -> dict[str, str]:
     """From each spelling that differs from the usual one in case or outer spaces only, to the usual one."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
+    if is_category(column):
         column = column.astype(object)
     counts = column.value_counts()
     texts = pd.DataFrame({"spelling": list(counts.index), "count": counts.to_numpy()})
@@ -425,17 +438,23 @@ ZONE = (
     r"(?i)(?<=[:t\d]\d\d)((?:[.,]\d+)?(?:\s*[ap]m)?)\s*"
     r"(z|utc|gmt|(?:utc|gmt)?[+-]\d{1,2}(?::?\d\d)?|[a-z]+/[a-z_]+(?:/[a-z_]+)?)$"
 )
-MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
 NUMERIC = (
     r"(?i)^(?P<a>\d{1,4})(?P<sep>[-/.])(?P<b>\d{1,2})[-/.](?P<c>\d{1,4})"
     r"(?:[ t,]+(?P<hour>\d{1,2}):(?P<minute>\d{1,2})"
     r"(?::(?P<second>\d{1,2})(?:[.,](?P<part>\d{1,6})\d*)?)?\s*(?P<half>am|pm)?)?$"
 )
-REWRITE = (  # dates in words, and Chinese ones, become numbers
-    (r"(?i)^(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+", ""),
+MONTHS = {name: str(k) for k, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
+MONTH = rf"({'|'.join(MONTHS)})[a-z]*\.?"
+REWRITE = tuple((re.compile(pattern, re.IGNORECASE), new) for pattern, new in (
+    (r"^(\d{4})(\d\d)(\d\d)(?=[ T]\d)", r"\1-\2-\3"),
+    (r"^(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+", ""),
+    (rf"^(\d{{1,2}})[ -]{MONTH}[ ,-]+(\d{{4}})", lambda m: f"{m[3]}-{MONTHS[m[2].lower()]}-{m[1]}"),
+    (rf"^{MONTH} (\d{{1,2}}),? (\d{{4}})", lambda m: f"{m[3]}-{MONTHS[m[1].lower()]}-{m[2]}"),
     (r"[(]?(?:周|星期|礼拜)[一二三四五六日天][)]?", " "),
     (r"(?:上午|早上|凌晨)\s*([\d时点分秒:]+)", r" \1 am"),
     (r"(?:下午|晚上|傍晚|中午)\s*([\d时点分秒:]+)", r" \1 pm"),
+    (r"(?:上午|早上|凌晨)$", "am"),
+    (r"(?:下午|晚上|傍晚|中午)$", "pm"),
     (r"\s*[年月]\s*", "-"),
     (r"[日号]\s*", " "),
     (r"[时点]", ":"),
@@ -443,7 +462,7 @@ REWRITE = (  # dates in words, and Chinese ones, become numbers
     (r"[分秒]", ""),
     (r"(?<!\d)(\d{1,2}):(?=\s|$)", r"\1:00"),
     (r"\s+", " "),
-)
+))  # fmt: skip
 
 
 def read_times(column: pd.Series) -> pd.Series:
@@ -475,7 +494,7 @@ def written_times(column: pd.Series) -> pd.DataFrame:
     text = column.astype(object).where(column.notna())
     if types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype):
         text = pd.Series([_digits(v) for v in text], index=column.index, dtype=object)
-    text = text.map(lambda v: v.strip() if isinstance(v, str) else v)
+    text = text.map(lambda v: v.partition("[")[0].strip() if isinstance(v, str) else v)
     zone = text.astype("string").str.extract(ZONE)[1].astype(object)
     zone = zone.where(zone.notna(), None)
     bare = text
@@ -537,17 +556,10 @@ def _epochs(text):
 
 def _worded(text):
     """Dates whose parts have no fixed width, or stand in another order; one order for the whole column."""
-    text = text.map(lambda v: unicodedata.normalize("NFKC", str(v)).strip())
-    for pattern, new in REWRITE:
-        text = text.str.replace(pattern, new, regex=True)
-    for number, name in enumerate(MONTHS, 1):
-        text = text.str.replace(
-            rf"(?i)^(\d{{1,2}})[ -]{name}[a-z]*\.?[ ,-]+(\d{{4}})", rf"\2-{number}-\1", regex=True
-        )
-        text = text.str.replace(
-            rf"(?i)^{name}[a-z]*\.? (\d{{1,2}}),? (\d{{4}})", rf"\2-{number}-\1", regex=True
-        )
-    parts = text.str.strip().str.extract(NUMERIC)
+    parts = text.astype(str).str.extract(NUMERIC)
+    left = parts["a"].isna()
+    if left.any():
+        parts[left] = text[left].map(_in_numbers).str.extract(NUMERIC)
     first, second = pd.to_numeric(parts["a"]), pd.to_numeric(parts["b"])
     ahead, last = parts["a"].str.len() == 4, (parts["c"].str.len() == 4) & (parts["a"].str.len() <= 2)
     days = last & ((first > 12) | (parts["sep"] == "."))
@@ -559,6 +571,14 @@ def _worded(text):
     month = second.where(ahead | swap, first)
     day = pd.to_numeric(parts["c"]).where(ahead, first if swap else second)
     return _joined(year, month, day, parts)
+
+
+def _in_numbers(text):
+    """A date in words as one in numbers."""
+    text = unicodedata.normalize("NFKC", str(text)).strip()
+    for pattern, new in REWRITE:
+        text = pattern.sub(new, text)
+    return text.strip()
 
 
 def _joined(year, month, day, parts):
@@ -914,6 +934,17 @@ def problem_of(table: str, column: str, rule: str, values: pd.Series, mask: np.n
 def some(problem: Problem | None) -> list[Problem]:
     """A list of the problem, empty where there is none."""
     return [] if problem is None else [problem]
+
+
+def shown(value: Any, most: int = 40) -> str:
+    r"""The first characters of a value, such that any screen can write them.
+
+    Examples
+    --------
+    >>> shown(12), shown("\ud800")
+    ('12', '\\ud800')
+    """
+    return str(value)[:most].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def listed(values: Any, most: int = 3) -> str:

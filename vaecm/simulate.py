@@ -23,7 +23,7 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from vaecm.creatives import CATEGORIES, POLES, K, STYLE, draw_covers, draw_sound, write_titles
+from vaecm.creatives import CATEGORIES, POLES, STYLE, K, draw_covers, draw_sound, write_titles
 from vaecm.creatives import NOUNS as NOUNS_EN
 from vaecm.market import Market
 
@@ -48,7 +48,8 @@ INTENT = np.array([1.0, 1.2, 0.7, 0.2], dtype=np.float32)
 APPEAL = np.array([1.2, 0.7, 0.6, 1.0], dtype=np.float32)
 WORDING = np.array([0.8, 1.3, 1.0, 0.6], dtype=np.float32)
 FORMAT = np.array(
-    [[-0.2, 0.3, 0.1, 0.0], [0.4, -0.3, 0.1, 0.1], [0.1, 0.0, 0.4, -0.3], [-0.3, 0.4, -0.2, 0.1]], dtype=np.float32
+    [[-0.2, 0.3, 0.1, 0.0], [0.4, -0.3, 0.1, 0.1], [0.1, 0.0, 0.4, -0.3], [-0.3, 0.4, -0.2, 0.1]],
+    dtype=np.float32,
 )  # stage, format
 CONVERT_STAGE = np.array([0.0, 0.5, 1.2, -1.0], dtype=np.float32)
 
@@ -263,7 +264,9 @@ class Oracle:
             if wrong := int(np.count_nonzero((index < 0) | (index >= n))):
                 problems.append(f"{name} must be from 1 to {n:,} ({wrong:,} are not)")
         if not problems and (early := world["content_birth"][content] > world["request_day"][request]).any():
-            problems.append(f"a content must be published by the time of the request ({early.sum():,} are not)")
+            problems.append(
+                f"a content must be published by the time of the request ({early.sum():,} are not)"
+            )
         if problems:
             raise ValueError("Oracle.effects: " + "; ".join(problems))
         return self._effects(request, content, position, terms)
@@ -308,7 +311,8 @@ def _interest(world, state, content, exposure):
     """The named terms of the log-odds of a click given a look, and of a conversion given a click."""
     user, day, stage = state["user"], state["day"], state["stage"]
     style, product, form = (world[f"content_{name}"][content] for name in ("style", "product", "format"))
-    category, age, tier = world["product_category"][product], world["user_age"][user], world["user_tier"][user]
+    category = world["product_category"][product]
+    age, tier, likes = world["user_age"][user], world["user_tier"][user], world["user_likes"][user, category]
     same, wanted = category == state["category"], category == state["wanted"]
     taste = np.einsum("nk,nk->n", _taste(world, user, day), style) / np.sqrt(K)
     intent = np.einsum("nk,nk->n", state["direction"].astype(np.float32), style) / np.sqrt(K)
@@ -320,7 +324,7 @@ def _interest(world, state, content, exposure):
         "click_base": np.full(len(user), world["base_click"]),
         "click_taste": 0.5 * taste,
         "click_intent": 0.7 * intent * INTENT[stage] * np.where(same, 1.0, 0.35),
-        "click_category": SAME_CATEGORY[stage] * same + 0.8 * wanted + 0.2 * world["user_likes"][user, category],
+        "click_category": SAME_CATEGORY[stage] * same + 0.8 * wanted + 0.2 * likes,
         "click_appeal": 0.45 * APPEAL[stage] * world["content_appeal"][content],
         "click_wording": 0.4 * WORDING[stage] * wording + 0.3 * bait * (age == 0),
         "click_sound": 0.4 * world["content_energy"][content] * evening * HAS_SOUND[form],
@@ -356,7 +360,10 @@ def _taste(world, user, day):
 def _products(rng, n):
     category = rng.permutation(np.arange(n) % len(CATEGORIES))
     brand = category * BRANDS + rng.integers(BRANDS, size=n)
-    by_category, by_brand = rng.normal(size=(len(CATEGORIES), K)), rng.normal(size=(len(CATEGORIES) * BRANDS, K))
+    by_category, by_brand = (
+        rng.normal(size=(len(CATEGORIES), K)),
+        rng.normal(size=(len(CATEGORIES) * BRANDS, K)),
+    )
     style = 0.45 * by_category[category] + 0.45 * by_brand[brand] + 0.77 * rng.normal(size=(n, K))
     relative = rng.normal(size=n)
     level = rng.normal(4.6, 0.7, size=len(CATEGORIES))[category]
@@ -449,7 +456,9 @@ def _users(rng, config):
     tier, device = rng.integers(1, 5, size=n), rng.choice(len(DEVICES), size=n, p=[0.35, 0.45, 0.2])
     first = rng.normal(size=(n, K)) + 0.4 * rng.normal(size=(len(AGE_GROUPS), K))[age]
     second = rng.normal(size=(n, K))
-    likes = _standard(rng.normal(size=(n, len(CATEGORIES))) + 0.6 * rng.normal(size=(4, len(CATEGORIES)))[age])
+    likes = _standard(
+        rng.normal(size=(n, len(CATEGORIES))) + 0.6 * rng.normal(size=(4, len(CATEGORIES)))[age]
+    )
     new = rng.random(n) < 0.25
     registered = np.where(new, rng.uniform(0, config.days, n), rng.uniform(-700, -HISTORY_DAYS, n))
     people = {
@@ -514,7 +523,9 @@ def _run(rng, world, config, users, n_impressions):
     first = np.cumsum([0] + [len(part["user"]) for part in requests])
     for part, start in zip(log, first, strict=False):
         part["request"] = part["request"] + start
-    joined = [{k: np.concatenate([p[k] for p in parts]) for k in parts[0]} for parts in (events, requests, log)]
+    joined = [
+        {k: np.concatenate([p[k] for p in parts]) for k in parts[0]} for parts in (events, requests, log)
+    ]
     return joined[0], *_in_order(*joined[1:], n_impressions)
 
 
@@ -539,7 +550,7 @@ def _calendar(rng, world, config, users, n_requests):
     log = comes[:, HISTORY_DAYS:]
     if not log.any():
         log[np.argmin(world["user_registered"][users]), :] = True
-    day, user = np.nonzero(log.T)
+    day, _ = np.nonzero(log.T)
     count = rng.multinomial(n_requests, np.full(len(day), 1 / len(day)))
     return comes, {d: count[day == d] for d in np.unique(day)}
 
@@ -566,7 +577,11 @@ def _open_sessions(rng, world, config, memory, user, day):
     goes_on = (memory.open_until[user] > day) & (rng.random(n) < 0.6)
     wanted = memory.wanted(user, day)
     follows = ~goes_on & (wanted >= 0) & (rng.random(n) < 0.4)
-    likes = world["user_likes"][user] + world["trend"][max(day, 0)] + rng.gumbel(scale=0.8, size=(n, len(CATEGORIES)))
+    likes = (
+        world["user_likes"][user]
+        + world["trend"][max(day, 0)]
+        + rng.gumbel(scale=0.8, size=(n, len(CATEGORIES)))
+    )
     category = np.where(goes_on, memory.category[user], np.where(follows, wanted, likes.argmax(axis=1)))
     fresh = 0.75 * _taste(world, user, np.full(n, float(day))) + 0.66 * rng.normal(size=(n, K))
     direction = np.where(goes_on[:, None], memory.direction[user], fresh).astype(np.float16)
@@ -586,7 +601,10 @@ def _play(rng, world, memory, sessions):
     of = np.repeat(np.arange(n), sessions["asked"])
     gap = rng.integers(0, sessions["length"][of] + 1) if len(of) else of
     spent, product = np.zeros(n, dtype=int), np.full(n, -1)
-    events, requests = [_event(*[np.zeros(0)] * 6)], [_snapshot(world, memory, sessions, np.zeros(0, dtype=int))]
+    events, requests = (
+        [_event(*[np.zeros(0)] * 6)],
+        [_snapshot(world, memory, sessions, np.zeros(0, dtype=int))],
+    )
     for step in range(int(sessions["length"].max(initial=0)) + 1):
         if len(here := np.sort(of[gap == step])):
             requests.append(_snapshot(world, memory, sessions, here))
@@ -643,7 +661,10 @@ def _act(rng, world, memory, sessions, rows, spent, product):
     pick = np.where(stays, product[rows], pick)
     category = world["product_category"][pick]
     product[rows] = pick
-    match = np.einsum("nk,nk->n", sessions["direction"][rows].astype(np.float32), world["product_style"][pick]) / 2
+    match = (
+        np.einsum("nk,nk->n", sessions["direction"][rows].astype(np.float32), world["product_style"][pick])
+        / 2
+    )
     dwell = np.exp(3 + 0.35 * match + 0.3 * (moved == COMPARE) + 0.7 * rng.normal(size=n)).round(1)
     memory.seen[user] = category
     memory.bought[user[bought]], memory.bought_day[user[bought]] = category[bought], sessions["day"]
@@ -674,9 +695,13 @@ class _Platform:
 
     def policy(self, world, day, position):
         """Contents alive on a day, by category, and their weights at a position: summing to 1."""
-        alive = self.order[(world["content_birth"][self.order] <= day) & (world["content_death"][self.order] > day)]
+        alive = self.order[
+            (world["content_birth"][self.order] <= day) & (world["content_death"][self.order] > day)
+        ]
         rate = (self.clicked[alive] + 1) / (self.shown[alive] + 20)
-        score = np.log(world["content_popularity"][alive]) - 0.2 * np.log1p(day - world["content_birth"][alive])
+        score = np.log(world["content_popularity"][alive]) - 0.2 * np.log1p(
+            day - world["content_birth"][alive]
+        )
         score = (score + 0.5 * np.log(rate)) * (1.15 - 0.1 * position)
         weight = np.exp(score - score.max())
         return alive, weight / weight.sum()
@@ -784,7 +809,9 @@ class _Chance:
         low = np.where(near, self.below[self.edge[seen]], 0)
         high = np.where(near, self.below[self.edge[seen + 1]], self.below[-1])
         at = np.searchsorted(self.below, low + rng.random(len(rows)) * (high - low), "right") - 1
-        at = np.where(random, rng.integers(len(self.alive), size=len(rows)), np.minimum(at, len(self.alive) - 1))
+        at = np.where(
+            random, rng.integers(len(self.alive), size=len(rows)), np.minimum(at, len(self.alive) - 1)
+        )
         return self.alive[at]
 
 
@@ -812,7 +839,9 @@ def _impression_table(config, requests, log):
 def _event_table(world, events, log, impressions):
     """Events in the order of users and time; orders that came of the log are purchases as well."""
     bought = impressions["converted"].to_numpy() == 1
-    second = (impressions["converted_at"][bought].to_numpy() - START.to_datetime64()) // np.timedelta64(1, "s")
+    second = (impressions["converted_at"][bought].to_numpy() - START.to_datetime64()) // np.timedelta64(
+        1, "s"
+    )
     product = world["content_product"][log["content"][bought]]
     more = _event(
         impressions["user_id"][bought].to_numpy() - 1, second, np.full(len(product), PURCHASE),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -15,6 +16,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import bootstrap  # noqa: E402
 import build  # noqa: E402
+
+import vaecm  # noqa: E402
 
 HTML = ROOT / "_build" / "html"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -65,6 +68,24 @@ def test_tag_is_the_version():
     ).group(1)
     assert bootstrap.repository()[1] == f"v{version}"
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert vaecm.__version__ == version
+
+
+def test_set_version_changes_every_place_and_nothing_else(tmp_path):
+    for place in bootstrap.VERSIONED:
+        target = tmp_path / place
+        target.parent.mkdir(exist_ok=True)
+        target.write_text((ROOT / place).read_text(encoding="utf-8"), encoding="utf-8")
+    old = bootstrap.repository()[1].removeprefix("v")
+    bootstrap.set_version("98.7.6", tmp_path)
+    assert bootstrap.repository(tmp_path)[1] == "v98.7.6"
+    for place in bootstrap.VERSIONED:
+        before = (ROOT / place).read_text(encoding="utf-8")
+        after = (tmp_path / place).read_text(encoding="utf-8")
+        assert "98.7.6" in after, place
+        assert after.replace("98.7.6", old) == before
+    with pytest.raises(SystemExit, match=r"must look like 1\.2\.3, got 'next'"):
+        bootstrap.set_version("next", tmp_path)
 
 
 def test_set_repository_changes_every_place(tmp_path):
@@ -105,8 +126,10 @@ def test_toc_lists_exactly_the_pages():
 
 def test_api_page_documents_every_module():
     text = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
-    documented = set(re.findall(r"automodule:: vaecm\.(\w+)", text))
-    assert documented == {path.stem for path in (ROOT / "vaecm").glob("*.py")} - {"__init__"}
+    documented = set(re.findall(r"automodule:: vaecm\.([\w.]+)", text))
+    paths = [path.relative_to(ROOT / "vaecm").with_suffix("") for path in (ROOT / "vaecm").rglob("*.py")]
+    modules = {".".join(path.parts) for path in paths if not path.name.startswith("__")}
+    assert documented == modules
 
 
 # --- the notebooks
@@ -140,6 +163,20 @@ def test_bootstrap_cell_is_the_first_code_cell(path):
     assert cells[0].metadata.tags == ["remove-cell", "bootstrap"]
     assert not cells[0].outputs, "the bootstrap cell is silent"
     assert sum("bootstrap" in cell.metadata.get("tags", []) for cell in cells) == 1
+
+
+@notebooks
+def test_a_parked_chapter_says_so_behind_its_title_and_no_other_does(path):
+    notebook = read(path)
+    notes = [bootstrap.is_parked_note(cell) for cell in notebook.cells]
+    if not build.parked(notebook):
+        assert not any(notes)
+        return
+    markdown = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert len(markdown[0].source.splitlines()) == 1, "the note stands directly under the title"
+    assert markdown[1].source == bootstrap.PARKED
+    assert sum(notes) == 1
+    assert "does **not** run with the present one" in bootstrap.PARKED
 
 
 @notebooks
@@ -258,6 +295,55 @@ def test_a_chapter_without_its_data_says_so(tmp_path, monkeypatch):
     shown = build.executed(path, "environment")
     assert "Stored results" in shown.cells[1].source
     assert "toys-nobody-has" in shown.cells[1].source
+
+
+def parked_chapter(tmp_path):
+    notebook = chapter(tmp_path, "1 / 0", needs=["toys-nobody-has"])
+    notebook.metadata["vaecm"]["parked"] = "an old model"
+    path = tmp_path / "99_parked.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_a_parked_chapter_is_shown_and_never_executed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build, "EXECUTED", tmp_path / "executed")
+    path = parked_chapter(tmp_path)
+    before = path.read_text(encoding="utf-8")
+    assert build.executed(path, "environment") == read(path)
+    build.execute_in_place([path])
+    assert path.read_text(encoding="utf-8") == before
+    assert capsys.readouterr().out.count("parked: an old model") == 2
+    assert not (tmp_path / "executed").exists()
+
+
+def test_pytest_skips_a_parked_chapter_and_says_why(tmp_path):
+    (tmp_path / "conftest.py").write_text((ROOT / "conftest.py").read_text(encoding="utf-8").replace(
+        "Path(__file__).resolve().parent", f"Path({str(ROOT)!r})"
+    ), encoding="utf-8")  # fmt: skip
+    command = [sys.executable, "-m", "pytest", "-rs", "--nbval-lax", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, str(parked_chapter(tmp_path))], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert "99_parked.ipynb is parked: an old model" in done.stdout, done.stdout + done.stderr
+    assert "1 skipped" in done.stdout
+
+
+def test_the_note_of_a_parked_chapter_comes_and_goes(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[
+        nbformat.v4.new_markdown_cell("# Toys\n\n**You need** nothing.", id="t"),
+        nbformat.v4.new_code_cell("", id="b", metadata={"tags": ["bootstrap"]}),
+    ])  # fmt: skip
+    notebook.metadata["vaecm"] = {"parked": "an old model"}
+    path = tmp_path / "99_toys.ipynb"
+    nbformat.write(notebook, path)
+    assert bootstrap.write_bootstrap(path, bootstrap.bootstrap_cell())
+    assert [c.source for c in read(path).cells[:3]] == ["# Toys", bootstrap.PARKED, "**You need** nothing."]
+    assert not bootstrap.write_bootstrap(path, bootstrap.bootstrap_cell())
+    notebook = read(path)
+    del notebook.metadata["vaecm"]["parked"]
+    nbformat.write(notebook, path)
+    assert bootstrap.write_bootstrap(path, bootstrap.bootstrap_cell())
+    assert [c.source for c in read(path).cells[:2]] == ["# Toys", "**You need** nothing."]
 
 
 def test_only_the_startup_log_of_tensorflow_is_dropped():

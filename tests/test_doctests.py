@@ -8,7 +8,11 @@ import pytest
 
 import vaecm
 
-MODULES = sorted(info.name for info in pkgutil.iter_modules(vaecm.__path__) if not info.name.startswith("_"))
+MODULES = sorted(
+    info.name.removeprefix("vaecm.")
+    for info in pkgutil.walk_packages(vaecm.__path__, "vaecm.")
+    if not info.ispkg and not info.name.startswith("vaecm._")
+)
 
 
 def examples(name):

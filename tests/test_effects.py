@@ -1,216 +1,326 @@
-"""The effect network: one linear path with given weights, a deep part that learns beside it, and honest intervals."""
+"""Laws of the effect network, the trees beside it, and the calibration on later impressions."""
 
-from dataclasses import replace
-
+import keras
 import numpy as np
 import pytest
 from keras import ops
-from scipy import ndimage
-from sklearn.kernel_ridge import KernelRidge
-from tqdm import tqdm
+from scipy import stats
+from scipy.special import expit, logit
 
-import vaecm
-from vaecm.ablation import _Plain
-from vaecm.damage import hide_modalities
-from vaecm.meetings import Meetings
-from vaecm.predictor import _network
-from vaecm.represent import Representation, _fit_vae
-from vaecm.views import likeness_map, mapped, neighbours, vector_map
+from vaecm.effects import Batches, Calibration, EffectNetwork, train_network, train_trees, tree_columns
 
-TINY = vaecm.ModelConfig(vae_steps=5, epochs=2, ensemble=1, latent_dim=3)
-
-
-@pytest.fixture(scope="module")
-def parts():
-    config = vaecm.MarketConfig(n_users=80, n_contents=90, n_impressions=4_000, seed=3)
-    return vaecm.split_by_time(vaecm.simulate_market(config), (0.7, 0.1, 0.2))
+B, D, L, M = 64, 5, 4, 3
+KNOTS = [[-1.0, 1.0], [0.0, 0.5]]
+OPTIONS = {
+    "numbers": [0, 2],
+    "knots": KNOTS,
+    "exam": (4, 2),
+    "hidden": (8, 6),
+    "start": (-1.0, -0.5, 3.0),
+    "seed": 3,
+}
 
 
-@pytest.fixture(scope="module")
-def representation(parts):
-    return Representation.fit(parts[0], TINY, 0, tqdm(disable=True))
+def drawn(n=B, seed=0):
+    """Inputs, and targets that depend on the table and on the position."""
+    rng = np.random.default_rng(seed)
+    x = {"table": (n, D), "content": (n, L), "user": (n, L), "match": (n, M)}
+    x = {name: rng.normal(size=shape).astype(np.float32) for name, shape in x.items()}
+    x["place"] = np.stack([rng.integers(0, 4, n), rng.integers(0, 2, n)], axis=1).astype(np.int32)
+    look = np.array([1, 0.7, 0.4, 0.2])[x["place"][:, 0]]
+    y = np.zeros((n, 4), np.float32)
+    y[:, 0] = rng.random(n) < look * expit(2 * x["table"][:, 0])
+    y[:, 1] = y[:, 0] * (rng.random(n) < 0.5)
+    y[:, 2] = y[:, 1] * np.exp(rng.normal(3, 0.5, n))
+    y[:, 3] = rng.uniform(0.3, 1, n)
+    return x, y
 
 
-@pytest.fixture(scope="module")
-def met(parts, representation):
-    inputs, log = representation.inputs(parts[0]), parts[0].impressions
-    told = inputs.pair.told[inputs.shown.content]
-    return Meetings.learn(log["user_id"], log["content_id"], inputs.shown.targets[:, 0], told)
+def made(scale=0.3, **options):
+    network = EffectNetwork(**{**OPTIONS, **options})
+    network({name: x[:1] for name, x in drawn(2)[0].items()})
+    rng = np.random.default_rng(1)
+    for weight in network.trainable_variables if scale else ():
+        weight.assign(ops.convert_to_numpy(weight) + scale * rng.normal(size=weight.shape))
+    return network
 
 
-@pytest.fixture(scope="module")
-def predictor(parts):
-    return vaecm.EffectPredictor(TINY, seed=0).fit(parts[0], parts[1], verbose=False)
+def out(network, x):
+    return ops.convert_to_numpy(network(x))
 
 
-def test_groups_of_columns_fill_the_design(parts, representation, met):
-    network, inputs = _network(TINY, representation), representation.inputs(parts[2]).meet(met)
-    x = network.design(inputs.rows(np.arange(20)))
-    assert x.shape == (20, sum(representation.groups().values()))
-    for name, table in inputs.rows(np.arange(5)).items():
-        if name in representation.layout():
-            assert table.shape == (5, sum(representation.layout()[name].values()))
+# --- the network
 
 
-def test_the_linear_path_is_its_design_times_its_weights(parts, representation, met):
-    network = _network(TINY, representation)
-    rows = representation.inputs(parts[2]).meet(met).rows(np.arange(50))
-    weights = np.random.default_rng(0).normal(size=(1 + network.design(rows).shape[1], 3)) / 10
-    network.set_linear(weights, -0.7)
-    out = ops.convert_to_numpy(network(rows))
-    by_hand = (
-        weights[0] + network.design(rows) @ weights[1:] + np.hstack([np.zeros((50, 2)), rows["log_price"]])
-    )
-    np.testing.assert_allclose(out[:, :3], by_hand, atol=1e-4)
-    np.testing.assert_allclose(out[:, 3], np.exp(-0.7), rtol=1e-5)
+def test_it_begins_at_the_mean_rates():
+    x = drawn()[0]
+    first = x["place"][:, 0] == 0
+    heads = out(made(scale=0, seed=7), x | {"content": 0 * x["content"]})
+    np.testing.assert_allclose(heads[first, :3], np.tile(OPTIONS["start"], (first.sum(), 1)), atol=1e-6)
 
 
-def test_training_leaves_the_linear_path_and_reaches_every_other_weight(parts, representation, met):
-    network = _network(TINY, representation)
-    inputs = representation.inputs(parts[0]).meet(met)
-    network.compile(optimizer="adam")
-    before = {w.path: ops.convert_to_numpy(w) for w in network.weights if w.dtype == "float32"}
-    network.fit(inputs.rows(np.arange(2_000)), inputs.shown.targets[:2_000], epochs=2, verbose=0)
-    frozen = {w.path for layer in (network.wide, network.phrases) for w in layer.weights}
-    for weight in network.weights:
-        if weight.path in before and "seed" not in weight.path and "mean" not in weight.path:
-            moved = np.abs(ops.convert_to_numpy(weight) - before[weight.path]).max() > 0
-            assert moved == (weight.path not in frozen), weight.path
+def test_a_gradient_reaches_every_weight():
+    network, (x, y) = made(), drawn(400)
+    before = [ops.convert_to_numpy(weight).copy() for weight in network.trainable_variables]
+    network.compile(optimizer=keras.optimizers.SGD(0.1))
+    network.train_on_batch(x, y)
+    for weight, old in zip(network.trainable_variables, before, strict=True):
+        assert np.abs(ops.convert_to_numpy(weight) - old).max() > 0, weight.path
+    assert ops.convert_to_numpy(network.start).tolist() == [-1, -0.5, 3]
 
 
-def test_surprise_is_what_reconstruction_and_neighbours_leave(parts, representation):
-    arrays = representation.preparation.contents(parts[2])
-    z = representation.content_latents(parts[2])[0]
-    table = representation.surprise(parts[2])
-    assert list(table.index) == list(parts[2].contents["content_id"])
-    assert list(table.columns[[0, 4, 6]]) == ["cover square", "cover extreme", "audio kurtosis"]
-    found = table.to_numpy()
-    rest = arrays["cover"] - ops.convert_to_numpy(representation.content_vae.experts["cover"].decode(z)[0])
-    bias, *weights = representation.maps["cover"]["weights"]
-    kernel = np.insert(weights, 4, 0.0).reshape(1, 3, 3, 1)
-    rest = rest - bias - ndimage.correlate(rest, kernel, mode="mirror")
-    square, fourth = (rest**2).mean(axis=(1, 2, 3)), (rest**4).mean(axis=(1, 2, 3))
-    np.testing.assert_allclose(found[:, 0], np.log(square), atol=1e-3)
-    np.testing.assert_allclose(found[:, 1], np.log(fourth / square**2), atol=1e-3)
-    silent = arrays["present"][:, 2] == 0
-    assert np.isnan(found[silent, 5:]).all()
-    assert np.isfinite(found[~silent]).all()
-    rng = np.random.default_rng(0)
-    covers = rng.integers(0, 256, parts[2].covers.shape).astype(parts[2].covers.dtype)
-    noisy = representation.surprise(replace(parts[2], covers=covers))
-    assert noisy["cover square"].mean() > table["cover square"].mean()
+def test_gaps_in_labels_spoil_nothing():
+    network, (x, y) = made(), drawn(50)
+    y[:20, 1:3] = np.nan
+    y[20:30, :3] = np.nan
+    network.compile(optimizer="sgd")
+    network.train_on_batch(x, y)
+    assert all(np.isfinite(ops.convert_to_numpy(weight)).all() for weight in network.trainable_variables)
 
 
-def test_the_neighbours_tell_what_is_smooth_and_not_a_speck(parts, representation):
-    arrays = representation.preparation.contents(parts[0])
-    z = representation.content_latents(parts[0])[0]
-    rest = representation._rest("cover", arrays["cover"], z)
-    design = np.insert(neighbours(rest).reshape(-1, 8), 0, 1.0, axis=1)
-    left = rest.ravel() - design @ representation.maps["cover"]["weights"]
-    assert left.var() < rest.var()
-    np.testing.assert_allclose(design.T @ left / len(left), 0, atol=2e-3)
-    speck = np.zeros((1, 9, 9), np.float32)
-    speck[0, 4, 4] = 1
-    assert neighbours(speck)[0, 4, 4].sum() == 0
-    assert neighbours(speck)[0, 3, 3].tolist() == [0, 0, 0, 0, 0, 0, 0, 1]
-
-
-def test_a_kernel_map_with_all_landmarks_is_kernel_ridge():
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=(60, 4))
-    y = np.column_stack([np.sin(z[:, 0]), z[:, 1] ** 2])
-    found = vector_map(z, y - y.mean(axis=0), 60)
-    fits = [
-        KernelRidge(alpha=alpha, kernel="rbf", gamma=0.5 / 4).fit(z, y - y.mean(axis=0)).predict(z)
-        for alpha in np.logspace(-2, 2, 9)
+def test_the_wide_part_alone_is_linear_in_the_table_its_hinges_and_the_match():
+    network, x = made(hidden=(), exam=None), drawn()[0]
+    hinges = [
+        np.maximum(0, x["table"][:, j] - knot)
+        for j, knots in zip((0, 2), KNOTS, strict=True)
+        for knot in knots
     ]
-    nearest = min(np.abs(mapped(z, found) - fit).max() for fit in fits)
-    assert nearest < 0.1  # the intercept, which kernel ridge has none of, may differ a little
-    assert np.abs(mapped(z, found) - y + y.mean(axis=0)).mean() < np.abs(y - y.mean(axis=0)).mean() / 2
+    phi = np.hstack([x["table"], np.stack(hinges, axis=1), x["match"]])
+    kernel, bias = (ops.convert_to_numpy(weight) for weight in network.wide.weights)
+    product = [
+        x[name] @ ops.convert_to_numpy(dense.kernel)
+        for name, dense in zip(("content", "user"), network.project, strict=True)
+    ]
+    by_hand = np.array(OPTIONS["start"]) + phi @ kernel + bias
+    by_hand[:, 0] += np.sum(product[0] * product[1], axis=1)
+    np.testing.assert_allclose(out(network, x)[:, :3], by_hand, atol=1e-4)
+    assert {
+        weight.path.split("/")[-2] for weight in network.trainable_variables if "dense" in weight.path
+    } <= {dense.name for dense in network.project}
 
 
-def test_likeness_has_the_inner_products_of_the_kernel():
-    z = np.random.default_rng(1).normal(size=(40, 3))
-    columns = mapped(z, likeness_map(z, 40))
-    apart = ((z[:, None] - z[None]) ** 2).sum(axis=-1)
-    np.testing.assert_allclose(columns @ columns.T, np.exp(-apart / (2 * 3)), atol=1e-3)
-    assert mapped(z, likeness_map(z, 7)).shape == (40, 7)
+def test_without_bent_columns_or_match_it_works_as_well():
+    x = drawn()[0]
+    assert out(made(numbers=(), knots=()), x).shape == (B, 4)
 
 
-def with_holes(prepared, name, row, column, nothing):
-    arrays = dict(getattr(prepared, name))
-    key = "attributes" if name == "contents" else "profile"
-    arrays[key] = arrays[key].copy()
-    arrays[key][row, column] = nothing
-    return replace(prepared, **{name: arrays})
+def test_the_first_position_is_always_looked_at_and_others_at_most():
+    network, x = made(), drawn()[0]
+    alone = made(scale=0, exam=None)  # the same, without a look
+    kept = [weight for weight in network.trainable_variables if weight is not network.exam]
+    for weight, value in zip(alone.trainable_variables, kept, strict=True):
+        weight.assign(value)
+    plain, looks = expit(out(alone, x)[:, 0]), np.zeros((4, 2))
+    for position in range(4):
+        for device in range(2):
+            place = np.tile([position, device], (B, 1))
+            look = expit(out(network, x | {"place": place})[:, 0]) / plain
+            assert look.max() - look.min() < 1e-4  # the same for all contents
+            looks[position, device] = look.mean()
+    np.testing.assert_allclose(looks[0], 1, rtol=1e-5)
+    assert (looks[1:] < 1).all()
+    assert (looks[1:] > 0).all()
+    assert len(np.unique(looks[1:].round(4))) == 6  # each place has its own
 
 
-def test_gaps_of_a_table_change_nothing_else(parts, representation):
-    prepared, preparation = representation.prepared(parts[2]), representation.preparation
-    z, n = representation._posteriors(prepared)["blind"][0], preparation.n_numbers("contents")
-    sizes, table = preparation.class_sizes("contents"), prepared.contents["attributes"]
-    known = (table[:, n:] > 0).all(axis=1)
-    assert known[:2].all()
-    whole, plain = representation._filled("contents", prepared, z), preparation.plain(table, "contents")
-    np.testing.assert_array_equal(whole[known], plain[known])
-    holed = with_holes(with_holes(prepared, "contents", 0, 0, np.nan), "contents", 1, n + 1, 0)
-    filled, start = representation._filled("contents", holed, z), 2 * n + sizes[0]
-    chance = filled[1, start : start + sizes[1]]
-    assert chance[0] == 0
-    assert chance.sum() == pytest.approx(1, abs=1e-5)
-    changed = np.abs(filled - whole) > 1e-5
-    changed[0, [0, n]] = changed[1, start : start + sizes[1]] = False
-    assert not changed.any()
+def test_a_position_changes_nothing_but_the_click():
+    network, x = made(), drawn()[0]
+    np.testing.assert_allclose(
+        out(network, x | {"place": 0 * x["place"]})[:, 1:], out(network, x)[:, 1:], atol=1e-6
+    )
 
 
-def test_words_tell_a_missing_category_and_with_it_the_price():
-    config = vaecm.MarketConfig(n_users=100, n_contents=1_200, n_impressions=6_000, seed=5)
-    train, _, test = vaecm.split_by_time(vaecm.simulate_market(config), (0.7, 0.1, 0.2))
-    plain = _Plain.fit(train, TINY, 0, tqdm(disable=True))
-    gone = hide_modalities(test, 1.0, which=["attributes"])
-    seen, told = (plain.inputs(market) for market in (test, gone))
-    new = ~test.contents["content_id"].isin(train.impressions["content_id"]).to_numpy()
-    start, stop = plain.columns("content", "category")
-    scale, middle = plain.scales["content"][1][start:stop], plain.scales["content"][0][start:stop]
-    chance, true = (inputs.content_table[new, start:stop] * scale + middle for inputs in (told, seen))
-    assert (chance.argmax(axis=1) == true.argmax(axis=1)).mean() > 3 / 12  # three times what guessing finds
-    prices = [inputs.pair.log_price[new] for inputs in (seen, told)]
-    assert np.corrcoef(prices)[0, 1] > 0.3
-    assert prices[1].mean() == pytest.approx(prices[0].mean(), abs=0.3)
+def test_the_parts_of_the_loss_are_those_of_scipy():
+    network, (x, y) = made(), drawn()
+    a, b, m, log_s = out(network, x).T.astype(float)
+    clicked, converted, sales, ripe = y.T.astype(float)
+    click = -stats.bernoulli.logpmf(clicked, expit(a)).mean()
+    convert = -stats.bernoulli.logpmf(clicked * converted, ripe * expit(a) * expit(b)).mean()
+    sold = sales > 0
+    value = -stats.lognorm.logpdf(sales[sold], np.exp(log_s[sold]), scale=np.exp(m[sold])).sum() / B
+    network.compile(optimizer="sgd")
+    found = network.test_on_batch(x, y, return_dict=True)
+    by_hand = {"click": click, "convert": convert, "sales": value, "loss": click + convert + 0.2 * value}
+    for name, loss in by_hand.items():
+        assert float(found[name]) == pytest.approx(loss, rel=1e-4), name
 
 
-def test_a_product_that_nobody_browsed_gets_the_vector_that_its_content_tells(parts, representation):
-    arrays = representation.preparation.contents(parts[2])
-    z = representation.content_latents(parts[2])[0]
-    arrays["company"] = arrays["company"].copy()
-    arrays["company"][3] = np.nan
-    vectors = representation._known_or_told(arrays, z)
-    told = ops.convert_to_numpy(representation.content_vae.experts["company"].decode(z[3:4]))
-    np.testing.assert_allclose(vectors[3], told[0], rtol=1e-4)
+def test_config_round_trip():
+    network, x = made(), drawn()[0]
+    again = EffectNetwork.from_config(network.get_config())
+    again({name: array[:1] for name, array in x.items()})
+    again.set_weights(network.get_weights())
+    np.testing.assert_array_equal(out(again, x), out(network, x))
+    assert again.get_config() == network.get_config()
 
 
-def test_intervals_hold_the_prediction_and_widen_with_the_level(parts, predictor):
-    narrow, wide = (predictor.predict(parts[2], draws=2, level=level) for level in (0.5, 0.95))
-    assert (narrow["ctr_low"] <= narrow["ctr"]).all()
-    assert (wide["ctr_low"] < narrow["ctr_low"]).all()
-    assert (narrow["ctr_high"] < wide["ctr_high"]).all()
-    assert wide[["ctr_low", "ctr_high"]].stack().between(0, 1).all()
+def test_first_weights_follow_the_seed():
+    x = drawn()[0]
+    first, again, other = (out(made(scale=0, seed=seed), x) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0
 
 
-def test_a_log_without_repeated_meetings_is_enough(parts):
-    log = parts[0].impressions
-    once = parts[0].select(~log.duplicated(["user_id", "content_id"], keep=False).to_numpy())
-    few = vaecm.EffectPredictor(TINY, seed=0).fit(once, parts[1], verbose=False)
-    assert few.predict(parts[2], draws=2).stack().between(0, np.inf).all()
+def test_training_finds_what_there_is_and_keeps_the_best_weights():
+    train, valid, seen = drawn(2_000), drawn(500, seed=1), []
+    network = made(scale=0)
+    train_network(
+        network, train, valid, 3, 128, 0.01, 1e-4, lambda epoch, logs: seen.append(logs["val_loss"])
+    )
+    best = float(network.test_on_batch(*valid, return_dict=True)["loss"])
+    assert best == pytest.approx(min(seen), abs=1e-4)
+    first = valid[0]["place"][:, 0] == 0
+    a = out(network, valid[0])[first, 0]
+    assert np.corrcoef(a, valid[0]["table"][first, 0])[0, 1] > 0.85
+    exam = ops.convert_to_numpy(network.exam).mean(axis=1)
+    assert exam[1] > exam[2] > exam[3]
 
 
-def test_more_steps_lower_the_loss_of_the_content_vae(parts, representation):
-    arrays = representation.preparation.contents(parts[0])
-    known = np.ones(len(parts[0].contents), bool)
-    losses = []
-    for steps in (1, 120):
-        config = vaecm.ModelConfig(vae_steps=steps, latent_dim=3)
-        vae = _fit_vae(representation._vae("content", 0), arrays, known, config, tqdm(disable=True), "")
-        data = {name: arrays[name] for name in vae.experts} | {"present": arrays["present"]}
-        losses.append(vae.evaluate(data, verbose=0, return_dict=True)["loss"])
-    assert losses[1] < losses[0]
+def test_every_row_is_met_once_a_pass():
+    x, y = drawn(40)
+    y[:, 0] = np.arange(40)
+    data = Batches(x, y, 5, looks=4, seed=0)
+    for _ in range(2):
+        met = []
+        for _ in range(4):
+            for k in range(len(data)):
+                inputs, targets = data[k]
+                np.testing.assert_array_equal(inputs["table"], x["table"][targets[:, 0].astype(int)])
+                met += targets[:, 0].tolist()
+            data.on_epoch_end()
+        assert sorted(met) == list(range(40))
+
+
+# --- trees
+
+
+def test_trees_find_a_threshold_and_repeat():
+    (x, y), (later, z) = drawn(3_000), drawn(1_000, seed=1)
+    for inputs, targets in ((x, y), (later, z)):
+        targets[:, 0] = np.random.default_rng(len(targets)).random(len(targets)) < np.where(
+            inputs["table"][:, 1] > 0.5, 0.7, 0.1
+        )
+    first, again = (train_trees((x, y), (later, z), seed=4) for _ in range(2))
+    told = first.predict(tree_columns(later))
+    np.testing.assert_array_equal(told, again.predict(tree_columns(later)))
+    high = later["table"][:, 1] > 0.5
+    assert abs(told[high].mean() - 0.7) < 0.08
+    assert abs(told[~high].mean() - 0.1) < 0.08
+
+
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("value", [0.0, 1.0, np.nan])
+def test_trees_need_clicks_that_vary(part, value):
+    sets = [drawn(300), drawn(300, seed=1)]
+    sets[part][1][:, 0] = value
+    assert train_trees(*sets) is None
+
+
+# --- calibration
+
+
+def sample(n, seed=0, spread=1.0, mean=-2.0):
+    rng = np.random.default_rng(seed)
+    true = rng.normal(mean, spread, n)
+    return true, (rng.random(n) < expit(true)).astype(float)
+
+
+def loss(log_odds, y):
+    return -stats.bernoulli.logpmf(y, np.broadcast_to(expit(log_odds), y.shape)).mean()
+
+
+@pytest.mark.parametrize(("slope", "shift"), [(1.0, 0.0), (0.5, 0.0), (1.5, 0.4), (0.7, -0.5)])
+def test_calibration_recovers_slope_and_shift(slope, shift):
+    true, y = sample(60_000)
+    told = (true + 2 - shift) / slope - 2  # what a network says that exaggerates, and is off
+    found = Calibration.learn(told, y, 1_500, 10_000)
+    assert found.slope == pytest.approx(slope, abs=0.06 * slope)
+    assert np.abs(found(told) - true).mean() < 0.06
+
+
+def test_calibration_recovers_the_rate_of_orders_that_are_still_to_come():
+    rng = np.random.default_rng(0)
+    true, maturity = rng.normal(-1, 1, 60_000), rng.uniform(0.2, 1, 60_000)
+    y = (rng.random(60_000) < maturity * expit(true)).astype(float)
+    found = Calibration.learn(2 * true + 1, y, 3_000, 10_000, maturity)
+    assert np.abs(found(2 * true + 1) - true).mean() < 0.08
+
+
+def test_noise_is_shrunk_to_the_mean_rate():
+    rng, slopes = np.random.default_rng(99), []
+    for seed in range(20):
+        y = sample(500, seed)[1]
+        found = Calibration.learn(rng.normal(-2, 1, 500), y, 700, 5_000)
+        slopes.append(found.slope)
+    assert np.mean(slopes) < 0.05
+    assert max(slopes) < 0.25
+
+
+@pytest.mark.parametrize("offset", [-4.0, -2.0, 0.0, 2.0])
+@pytest.mark.parametrize("n", [10, 40, 400])
+def test_calibration_is_never_worse_than_the_mean_rate_on_validation(n, offset):
+    """Whatever the network says: nothing, too much, too little, or all of it too low."""
+    for seed in range(25):
+        true, y = sample(n, seed, spread=0.5 + seed % 3)
+        rng = np.random.default_rng(99 + seed)
+        told = [0.5, 1, 3][seed % 3] * true * (seed % 5 > 0) + offset + rng.normal(0, seed % 4, n)
+        found = Calibration.learn(told, y, 1_500, 10_000)
+        assert loss(found(told), y) <= loss(found.base, y) + 1e-9, seed
+
+
+def test_few_clicks_give_a_wide_interval_that_holds_zero_to_three_in_n():
+    found = Calibration.learn(np.full(50, -7.0), np.zeros(50), 0, 300)
+    middle = found(np.full(50, -7.0))
+    low, high = found.bounds(middle, np.full((3, 50), -7.0))
+    assert (low < expit(middle)).all()
+    assert (high > 2.5 / 300).all()
+
+
+@pytest.mark.parametrize(("events", "rows"), [(0, 10), (10, 10), (3, 2_000), (500, 2_000)])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+def test_each_rate_lies_inside_its_own_interval(events, rows, level):
+    rng = np.random.default_rng(0)
+    told = rng.normal(logit((events + 0.5) / (rows + 1)), 2, 400)
+    y = rng.random(400) < expit(told)
+    found = Calibration.learn(told, y, events, rows)
+    found.learn_spread(told, y, rng.integers(0, 99, 400))
+    middle = found(told)
+    low, high = found.bounds(middle, told + rng.normal(0, 0.3, (5, 400)), level)
+    assert (low <= expit(middle)).all()
+    assert (expit(middle) <= high).all()
+    assert (low < high).all()
+    assert (low > 0).all()
+    assert (high < 1).all()
+
+
+def test_intervals_grow_with_the_level_and_with_the_draws():
+    true, y = sample(4_000)
+    found = Calibration.learn(true, y, 1_500, 10_000)
+    rng = np.random.default_rng(1)
+    width = [
+        np.ptp(found.bounds(found(true), true + noise * rng.normal(size=(9, 4_000)), level), axis=0).mean()
+        for noise, level in ((0.1, 0.5), (0.1, 0.95), (1.0, 0.95))
+    ]
+    assert width[0] < width[1] < width[2]
+
+
+def test_what_nothing_known_explains_widens_the_interval():
+    rng = np.random.default_rng(2)
+    pair = rng.integers(0, 4_000, 20_000)
+    true, told = rng.normal(0, 0.6, 4_000)[pair], rng.normal(-1, 0.7, 20_000)
+    found = []
+    for log_odds in (told + true, told):
+        y = rng.random(20_000) < expit(log_odds)
+        found.append(Calibration.learn(told, y, 5_000, 20_000))
+        found[-1].learn_spread(told, y, pair)
+    assert 0.25 < found[0].spread < 0.7  # 0.36, and two standard errors
+    assert found[1].spread < 0.2
+    wide, narrow = (np.ptp(one.bounds(one(told), told[None]), axis=0).mean() for one in found)
+    assert wide > 1.2 * narrow
+
+
+def test_where_no_pair_meets_again_much_stays_in_doubt():
+    true, y = sample(3_000)
+    found = Calibration.learn(true, y, 500, 3_000)
+    found.learn_spread(true, y, np.arange(3_000))
+    assert found.spread == 1

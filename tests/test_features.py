@@ -1,4 +1,4 @@
-"""Laws of the features: learned from the training part alone, blind to order, honest about gaps."""
+"""Laws of the features: learned from training alone, named, honest about gaps, and the same for every spelling."""
 
 import json
 from dataclasses import replace
@@ -6,272 +6,318 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from fits import parts
+from logs import small_log
 
-from vaecm import features
-from vaecm.features import CONTENT_MODALITIES, Preparation, Vocabulary, known_contents, rows_of, tokenize
-from vaecm.prepare import split_by_time
-from vaecm.simulate import MarketConfig, simulate_market
+from vaecm.features import Features, TableEncoder, Tokens, joined, known_contents, moments, tokenize
+from vaecm.items import ItemEmbeddings
+from vaecm.market import MarketError
 
-
-@pytest.fixture(scope="module")
-def simulated():
-    return simulate_market(MarketConfig(n_users=200, n_contents=160, n_impressions=6_000, seed=4))
+MANY = list(range(4)) * 10
 
 
 @pytest.fixture(scope="module")
-def parts(simulated):
-    return split_by_time(simulated, (0.7, 0.1, 0.2))
+def features():
+    return Features.learn(*parts()[:2])
 
 
 @pytest.fixture(scope="module")
-def known(parts):
-    return Preparation.fit(parts[0])
-
-
-def equal(first, second):
-    assert first.keys() == second.keys()
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-
-
-def everything(preparation, market):
-    arrays = {f"content_{k}": v for k, v in preparation.contents(market).items()}
-    arrays |= {f"user_{k}": v for k, v in preparation.users(market).items()}
-    return arrays | {"context": preparation.context(market)}
+def test_part():
+    return parts()[2]
 
 
 # --- words
 
 
 def test_words_of_a_title():
-    assert tokenize("It's 3 New_Lamps: RICE-cooker, café!") == [
-        "it's",
-        "3",
-        "new",
-        "lamps",
-        "rice-cooker",
-        "café",
-    ]
-    assert tokenize("") == tokenize(None) == tokenize(np.nan) == tokenize("!?") == []
+    words = tokenize("It's 3 New_Lamps: RICE-cooker, café! ＬＥＤ")
+    assert words == ["it's", "3", "new", "lamps", "rice-cooker", "café", "led"]
+    assert tokenize("") == tokenize(None) == tokenize(np.nan) == tokenize("!?") == tokenize(7) == []
 
 
-def test_vocabulary_is_by_frequency_and_blind_to_order():
-    texts = ["calm lamp", "bold lamp", "bold sofa lamp", "sofa"]
-    vocabulary = Vocabulary.learn(texts)
-    assert vocabulary.words == ["lamp", "bold", "sofa"]
-    assert Vocabulary.learn(texts[::-1]).words == vocabulary.words
-    assert Vocabulary.learn(texts, most=1).words == ["lamp"]
-    assert len(vocabulary) == 5
-    codes = vocabulary.encode(["Sofa, lamp", None, "calm lamp lamp lamp lamp"], length=4)
-    assert codes.tolist() == [[4, 2, 0, 0], [0, 0, 0, 0], [1, 2, 2, 2]]
-    assert vocabulary.encode([], length=4).shape == (0, 4)
+def test_chinese_is_read_by_characters_and_pairs():
+    assert tokenize("柔光台灯") == ["柔", "柔光", "光", "光台", "台", "台灯", "灯"]
+    assert tokenize("灯 LED灯") == ["灯", "led", "灯"]
+    tokens = Tokens.learn(["柔光台灯", "便宜台灯", "静音风扇", "柔光风扇"], length=9)
+    a, b, c = tokens.encode(["明亮台灯", "台灯", "风扇"])
+    assert len(set(a[a > 1]) & set(b[b > 1])) == 3  # 台, 台灯, 灯
+    assert not set(b[b > 1]) & set(c[c > 1])
 
 
-# --- what is learned
+def test_words_are_coded_by_frequency_whatever_their_order():
+    texts = ["calm lamp", "bold lamp", "bold sofa lamp", "sofa", "once"]
+    tokens = Tokens.learn(texts, length=4)
+    assert tokens.words == Tokens.learn(texts[::-1], length=4).words == ["lamp", "bold", "sofa"]
+    assert len(tokens) == 5
+    found = tokens.encode(["LAMP once bold sofa sofa", "", None])
+    assert found.tolist() == [[2, 1, 3, 4], [0] * 4, [0] * 4]
+    assert found.dtype == np.int32
 
 
-def test_nothing_is_learned_from_after_the_training_part(simulated, parts, known):
-    """Words, prices and classes of contents that were published later change nothing."""
-    late = ~known_contents(parts[0])
-    assert late.sum() > 10
-    contents = parts[0].contents.copy()
-    contents.loc[late, "title"] = "unheardof " * 3
-    contents.loc[late, "format"] = "hologram"
-    contents.loc[late, "length"] = 10**9
-    again = Preparation.fit(replace(parts[0], contents=contents))
-    assert again.state == known.state
-    assert "unheardof" not in known.state["words"]
-    assert Preparation.fit(replace(simulated, contents=contents)).state != known.state
+# --- one table
 
 
-def test_using_a_preparation_does_not_change_it(parts, known):
-    before = json.dumps(known.state)
-    first = everything(known, parts[2])
-    everything(known, parts[0])
-    assert json.dumps(known.state) == before
-    equal(first, everything(known, parts[2]))
+def test_gaps_stay_gaps_and_unknown_classes_are_no_class():
+    frame = pd.DataFrame({"price": [1.0, np.nan, 3.0, 4.0] * 10, "tier": ["a", "b", None, "a"] * 10})
+    encoder = TableEncoder.learn("content", frame, {"price": "number", "tier": "class"})
+    assert encoder.names == ["content_price", "content_tier=a", "content_tier=b"]
+    found = encoder.encode(pd.DataFrame({"price": [np.nan, np.inf, 2.0], "tier": ["z", None, "b"]}))
+    assert np.isnan(found[:2, 0]).all()
+    assert found[:, 1:].tolist() == [[0, 0], [0, 0], [0, 1]]
+    assert found[2, 0] == 2
+    without = encoder.encode(pd.DataFrame(index=range(2)))
+    assert np.isnan(without[:, 0]).all()
+    assert (without[:, 1:] == 0).all()
 
 
-def test_the_state_is_plain_json(parts, known):
-    again = Preparation(json.loads(json.dumps(known.state)))
-    equal(everything(known, parts[2]), everything(again, parts[2]))
-
-
-def test_numbers_are_scaled_on_the_training_part(parts, known):
-    n = known.n_numbers("contents")
-    table = known.contents(parts[0])["attributes"][known_contents(parts[0]), :n]
-    np.testing.assert_allclose(np.nanmean(table, axis=0), 0, atol=0.05)
-    np.testing.assert_allclose(np.nanstd(table, axis=0), 1, atol=0.1)
-    extreme = replace(parts[0], contents=parts[0].contents.assign(length=10**12))
-    assert np.nanmax(np.abs(known.contents(extreme)["attributes"][:, :n])) == 6
-
-
-# --- blind to order and to names
-
-
-def test_rows_follow_their_tables(simulated, known):
-    rng = np.random.default_rng(0)
-    c, u = rng.permutation(len(simulated.contents)), rng.permutation(len(simulated.users))
-    shuffled = replace(
-        simulated,
-        contents=simulated.contents.iloc[c], covers=simulated.covers[c], audio=simulated.audio[c],
-        users=simulated.users.iloc[u],
-        products=simulated.products.sample(frac=1, random_state=0),
-    )  # fmt: skip
-    equal({k: v[c] for k, v in known.contents(simulated).items()}, known.contents(shuffled))
-    equal({k: v[u] for k, v in known.users(simulated).items()}, known.users(shuffled))
-    np.testing.assert_array_equal(known.context(simulated), known.context(shuffled))
-    content, user = rows_of(shuffled)
-    assert (shuffled.contents["content_id"].to_numpy()[content] == simulated.impressions["content_id"]).all()
-    assert (shuffled.users["user_id"].to_numpy()[user] == simulated.impressions["user_id"]).all()
-    distinct = simulated.events.drop_duplicates(["user_id", "time"])
-    mixed = replace(simulated, events=distinct.sample(frac=1, random_state=1))
-    equal(known.users(replace(simulated, events=distinct)), known.users(mixed))
-
-
-def test_names_of_ids_do_not_matter(simulated):
-    renamed = simulated
-    for table in ("users", "contents", "events", "impressions"):
-        columns = {
-            c: "x" + getattr(renamed, table)[c].astype(str)
-            for c in ("user_id", "content_id")
-            if c in getattr(renamed, table)
-        }
-        renamed = replace(renamed, **{table: getattr(renamed, table).assign(**columns)})
-    first, second = Preparation.fit(simulated), Preparation.fit(renamed)
-    same = set(first.state) - {"log", "company"}  # these two are kept by id
-    assert {key: first.state[key] for key in same} == {key: second.state[key] for key in same}
-    before, after = everything(first, simulated), everything(second, renamed)
-    assert list(before) == list(after)
-    for name, values in before.items():
-        np.testing.assert_allclose(values, after[name], atol=2e-3, err_msg=name)
-
-
-# --- histories
-
-
-def test_histories_hold_the_last_events_oldest_first(simulated):
-    preparation = Preparation.fit(simulated, history_length=5)
-    history, events = preparation.users(simulated)["history"], simulated.events
-    assert history.shape == (200, 5, 9)
-    counts = events["user_id"].value_counts().reindex(simulated.users["user_id"], fill_value=0).to_numpy()
-    there = history[..., 0] > 0
-    np.testing.assert_array_equal(there.sum(axis=1), np.minimum(counts, 5))
-    assert (np.diff(there.astype(int), axis=1) >= 0).all()  # padded in front
-    assert not history[~there].any()
-    recency = np.where(there, history[..., 8], np.inf)
-    assert (recency[:, :-1] >= recency[:, 1:]).all()
-    busiest = simulated.users["user_id"].iloc[counts.argmax()]
-    last = events[events["user_id"] == busiest].sort_values("time").tail(5)
-    codes = [("view", "search", "cart", "purchase").index(action) + 1 for action in last["action"]]
-    assert history[counts.argmax(), :, 0].tolist() == codes
-
-
-def test_shares_of_a_history(simulated, known):
-    history = known.users(simulated)["history"]
-    for bag, column in zip(known.shares(history), ("category", "brand"), strict=True):
-        assert bag.shape == (200, len(known.state["classes"]["contents"][column]) + 1)
-        assert (bag >= 0).all()
-        assert (bag.sum(axis=1) < 1).all()
-        assert not bag[~(history[..., 0] > 0).any(axis=1)].any()
-
-
-# --- gaps
-
-
-def test_presence_says_what_is_there(simulated, known):
-    covers, audio = simulated.covers.copy(), simulated.audio
-    covers[3] = 0
-    contents = simulated.contents.assign(
-        title=simulated.contents["title"].where(simulated.contents.index != 5)
-    )
-    arrays = known.contents(replace(simulated, covers=covers, contents=contents))
-    present = pd.DataFrame(arrays["present"], columns=CONTENT_MODALITIES)
-    assert present["cover"].tolist() == [float(i != 3) for i in range(len(covers))]
-    assert present["title"].tolist() == [float(i != 5) for i in range(len(covers))]
-    np.testing.assert_array_equal(present["audio"], (audio > 0).any(axis=(1, 2)))
-    assert present["attributes"].all()
-
-
-@pytest.mark.parametrize("gone", [
-    ["covers"], ["audio"], ["events"], ["products"], ["products", "events"],
-    ["covers", "audio", "events", "products"],
+@pytest.mark.parametrize("values", [
+    pd.Series([1.0, np.nan, 3.0]), pd.Series(["1", None, "3"]), pd.Series(["1.0", None, " 3 "]),
+    pd.array([1, None, 3], dtype="Int64"), pd.Categorical([1, None, 3]), pd.Series([1, None, 3], dtype=object),
 ])  # fmt: skip
-def test_what_is_not_there_costs_no_row(simulated, known, gone):
-    market = replace(simulated, **dict.fromkeys(gone))
-    for preparation in (known, Preparation.fit(market)):
-        arrays = everything(preparation, market)
-        for name, array in arrays.items():
-            expected = {"content": 160, "user": 200, "context": 6_000}[name.split("_")[0]]
-            assert len(array) == expected, name
-            if name not in ("content_attributes", "content_company", "user_profile"):
-                assert np.isfinite(array).all(), name
-        for name, table in (("content_attributes", "contents"), ("user_profile", "users")):
-            assert np.isfinite(preparation.plain(arrays[name], table)).all()
+def test_class_numbers_are_the_same_in_every_type(values):
+    encoder = TableEncoder.learn("user", pd.DataFrame({"tier": MANY}), {"tier": "class"})
+    found = encoder.encode(pd.DataFrame({"tier": values}))
+    assert found.tolist() == [[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
 
 
-def test_values_that_training_never_saw_have_a_code_of_their_own(simulated, known):
-    contents = simulated.contents.assign(format="hologram", title="neverbefore neverafter")
-    arrays = known.contents(replace(simulated, contents=contents))
-    assert (known.codes(arrays["attributes"], "format") == 0).all()
-    assert arrays["title"][0].tolist()[:3] == [1, 1, 0]
-    assert known.codes(arrays["attributes"], "no such column").tolist() == [0] * 160
+def test_spelling_is_matched_to_that_of_training():
+    frame = pd.DataFrame({"device": ["iOS", "web", "Café"] * 10})
+    encoder = TableEncoder.learn("user", frame, {"device": "class"})
+    one = encoder.encode(pd.DataFrame({"device": ["ios", " WEB ", "cafe\u0301"]}))
+    np.testing.assert_array_equal(one, encoder.encode(frame[:3]))
+    assert one.sum(axis=1).tolist() == [1, 1, 1]
 
 
-def test_missing_numbers_are_told_from_average_ones(simulated, known):
-    gaps = replace(simulated, contents=simulated.contents.assign(length=np.nan))
-    full, empty = (known.plain(known.contents(m)["attributes"], "contents") for m in (simulated, gaps))
-    column = list(known.state["scales"]["contents"]).index("length")
-    n = known.n_numbers("contents")
-    assert not empty[:, column].any()
-    assert (empty[:, n + column] == 1).all()
-    assert not full[:, n + column].any()
+@pytest.mark.parametrize("values", [
+    pd.Series([1.5, None]), pd.Series(["1.5", "x"]), pd.array([1.5, None], dtype="Float64"),
+])  # fmt: skip
+def test_numbers_are_the_same_in_every_type(values):
+    encoder = TableEncoder.learn("content", pd.DataFrame({"price": [1.0, 2, 3]}), {"price": "number"})
+    np.testing.assert_array_equal(encoder.encode(pd.DataFrame({"price": values})), [[1.5], [np.nan]])
 
 
-# --- context
+def test_heavy_tails_are_logarithms_and_keep_their_sign():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"views": np.exp(rng.normal(3, 2, 500)), "length": rng.normal(50, 10, 500)})
+    encoder = TableEncoder.learn("content", frame, dict.fromkeys(frame, "number"))
+    assert encoder.numbers == {"views": True, "length": False}
+    found = encoder.encode(pd.DataFrame({"views": [99.0, -99.0], "length": [99.0, -99.0]}))
+    np.testing.assert_allclose(found, [[np.log(100), 99], [-np.log(100), -99]], rtol=1e-6)
 
 
-def test_context_is_what_is_known_when_it_is_shown(simulated, known):
-    context = known.context(simulated)
-    assert context.shape == (6_000, len(known.state["scales"]["context"]) + 4 + 7 + 11 + 1)
-    assert context.dtype == np.float32
-    n = len(known.state["scales"]["context"])
-    sine, cosine = context[:, n], context[:, n + 1]
-    np.testing.assert_allclose(sine**2 + cosine**2, 1, atol=1e-5)
-    time = simulated.impressions["time"]
-    hour = (np.arctan2(sine, cosine) % (2 * np.pi)) * 24 / (2 * np.pi)
-    np.testing.assert_allclose(hour, time.dt.hour + time.dt.minute / 60, atol=1e-3)
-    np.testing.assert_array_equal(context[:, n + 4 : n + 11].argmax(axis=1), time.dt.day_of_week)
-    np.testing.assert_array_equal(
-        context[:, n + 11 : n + 22].argmax(axis=1), simulated.impressions["position"]
+def test_rare_levels_share_no_column_and_names_are_safe():
+    frame = pd.DataFrame({"brand": ["a,b"] * 50 + ['q"[1]'] * 50 + ["once"]})
+    encoder = TableEncoder.learn("content", frame, {"brand": "class"})
+    assert encoder.sizes == [2]
+    assert not any(sign in name for name in encoder.names for sign in '[]{}:," ')
+
+
+# --- the table of all models
+
+
+def test_columns_are_named_and_position_and_outcomes_are_not_among_them(features, test_part):
+    table = features.table(test_part)
+    assert table.columns.tolist() == features.names
+    assert table.columns.is_unique
+    assert (table.dtypes == np.float32).all()
+    assert len(table) == len(test_part.impressions)
+    wanted = {
+        "content_click_rate",
+        "content_format=live",
+        "user_city_tier=1",
+        "content_published_at_days",
+        "hour_sin",
+    }
+    assert wanted <= set(features.names), wanted - set(features.names)
+    of_the_row = [name for name in features.names if name.startswith("context_")]
+    told = ("position", "policy", "propensity", "clicked", "converted", "sales", "time")
+    assert not [name for name in of_the_row if name.startswith(tuple(f"context_{t}" for t in told))]
+
+
+def test_the_design_is_standardised_over_training(features):
+    table = features.table(parts()[0])
+    z = features.design(table)
+    assert np.isfinite(z).all()
+    assert np.abs(z).max() <= 6
+    numbers = table.to_numpy()
+    varies = np.nanstd(numbers, axis=0) > 1e-5
+    known = np.where(np.isnan(numbers), np.nan, z[:, : numbers.shape[1]])
+    whole = np.nanmax(np.abs(known), axis=0, initial=0) < 6  # what lies further out is cut
+    assert (whole & varies).sum() > 60
+    assert np.abs(np.nanmean(known, axis=0)[whole]).max() < 1e-3
+    assert np.abs(np.nanstd(known, axis=0)[whole & varies] - 1).max() < 1e-3
+    assert (z[:, : numbers.shape[1]][:, ~varies] == 0).all()
+    gaps = features.scale["gaps"]
+    np.testing.assert_array_equal(z[:, numbers.shape[1] :], ~np.isnan(numbers[:, gaps]))
+
+
+def test_knots_lie_within_what_training_holds(features):
+    knots, numbers = features.scale["knots"], features.scale["numbers"]
+    assert knots.shape == (len(numbers), 6)
+    assert (np.diff(knots, axis=1) >= 0).all()
+    z = features.design(features.table(parts()[0]))[:, numbers]
+    assert (knots >= z.min(axis=0)[:, None]).all()
+    assert (knots <= z.max(axis=0)[:, None]).all()
+
+
+def test_age_is_relative_to_the_impression(features, test_part):
+    one, later = test_part.select(np.arange(len(test_part.impressions)) < 6), None
+    log = one.impressions.assign(time=one.impressions["time"] + pd.Timedelta(days=3))
+    later = replace(one, impressions=log, log=test_part.past)
+    name = "content_published_at_days"
+    a, b = (np.expm1(features.table(market)[name].to_numpy()) for market in (one, later))
+    np.testing.assert_allclose(b - a, 3, atol=1e-3)
+
+
+def test_a_row_does_not_depend_on_the_rest_of_the_file(features, test_part):
+    whole = features.table(test_part)
+    rows = np.flatnonzero(np.random.default_rng(0).random(len(whole)) < 0.1)
+    part = test_part.select(np.isin(np.arange(len(whole)), rows))
+    np.testing.assert_array_equal(features.table(part).to_numpy(), whole.to_numpy()[rows])
+
+
+def test_a_row_does_not_depend_on_the_other_contents_and_users_of_the_file(features, test_part):
+    """With as-of facts of contents that the file no longer describes: what training knew of them is kept."""
+    part = test_part
+    whole = features.table(part)
+    row = len(whole) // 2
+    one = part.impressions.iloc[[row]]
+    kept = part.contents["content_id"].isin(one["content_id"]).to_numpy()
+    small = replace(
+        part, impressions=one.reset_index(drop=True), contents=part.contents[kept].reset_index(drop=True),
+        covers=part.covers[kept], audio=part.audio[kept], vectors={name: x[kept] for name, x in part.vectors.items()},
+        users=part.users[part.users["user_id"].isin(one["user_id"])].reset_index(drop=True),
+        products=part.products[part.products["product_id"].isin(part.contents["product_id"][kept])].reset_index(drop=True),
+    )  # fmt: skip
+    np.testing.assert_allclose(features.table(small).to_numpy(), whole.to_numpy()[[row]], rtol=1e-6)
+    inputs = features.content_inputs(small, np.array([0]))
+    for name, x in features.content_inputs(part, part.content_rows[[row]]).items():
+        np.testing.assert_array_equal(inputs[name], x)
+
+
+def test_types_and_spellings_of_the_file_change_nothing(features, test_part):
+    users = test_part.users.assign(
+        device=test_part.users["device"].str.upper(), city_tier=test_part.users["city_tier"].astype(float)
     )
-    days = (time - pd.Timestamp(known.state["log"]["start"], unit="s")).dt.total_seconds() / 86_400
-    np.testing.assert_allclose(context[:, n + 22], np.exp(-np.maximum(days, 0) / 30), rtol=1e-5)
+    contents = test_part.contents.assign(
+        format=" " + test_part.contents["format"].str.title()
+    ).convert_dtypes()
+    other = replace(test_part, users=users, contents=contents)
+    np.testing.assert_array_equal(features.table(other).to_numpy(), features.table(test_part).to_numpy())
 
 
-def test_phrases_are_first_words_and_pairs_by_how_often_they_occur(simulated, known):
-    code = {word: k for k, word in enumerate(known.phrases.words, start=2)}
-    titles = simulated.contents["title"]
-    first, second, *_ = titles[0].replace("-", "").split()
-    expected = [code.get(first, 1), code.get(f"{first}-{second}", 1)]
-    assert known.title_phrases(simulated)[0, :2].tolist() == expected
-    counts = known.state["phrase_counts"]
-    assert counts == sorted(counts, reverse=True)
-    assert min(counts) >= 8
-    octaves = known.phrase_octaves()
-    assert sum(octaves.values()) == len(counts) == len(known.phrases) - 2
-    assert list(octaves) == sorted(octaves, reverse=True)
-    start = 0
-    for k, n in octaves.items():
-        assert all(2**k <= count < 2 ** (k + 1) for count in counts[start : start + n])
-        start += n
+def test_the_future_and_the_outcomes_of_the_present_are_unknown(features):
+    """What training's rows are told does not change with what comes after them."""
+    train, _, last = parts()
+    log, rng = train.past.copy(), np.random.default_rng(3)
+    later = log["impression_id"].isin(last.impressions["impression_id"]).to_numpy()
+    log.loc[later, "clicked"] = rng.permutation(log.loc[later, "clicked"])
+    soon = train.events["time"] < last.impressions["time"].min()
+    other = replace(train, log=log, events=train.events[soon].reset_index(drop=True))
+    again = Features.learn(other, replace(parts()[1], log=log))
+    assert again.names == features.names
+    np.testing.assert_array_equal(again.table(other).to_numpy(), features.table(train).to_numpy())
+    first = last.impressions["time"] == last.impressions["time"].min()  # outcomes of one's own request
+    request = last.select(first.to_numpy())
+    turned = replace(request, log=log.assign(clicked=np.where(later, 1 - log["clicked"], log["clicked"])))
+    np.testing.assert_array_equal(features.table(turned).to_numpy(), features.table(request).to_numpy())
 
 
-def test_only_the_most_frequent_phrases_are_read(parts, monkeypatch):
-    monkeypatch.setattr(features, "PHRASE_COUNT", 2)
-    many = Preparation.fit(parts[0])
-    monkeypatch.setattr(features, "PHRASES", 5)
-    few = Preparation.fit(parts[0])
-    assert few.state["phrases"] == many.state["phrases"][:5]
-    assert len(many.state["phrases"]) > 5
-    assert few.title_phrases(parts[0]).max() == 6
+def test_state_round_trip(features, test_part):
+    plain, arrays = features.to_state()
+    again = Features.from_state(
+        json.loads(json.dumps(plain)), {name: np.copy(x) for name, x in arrays.items()}
+    )
+    assert not any(x.dtype == object for x in arrays.values())
+    np.testing.assert_array_equal(again.table(test_part).to_numpy(), features.table(test_part).to_numpy())
+    table = features.table(test_part)
+    np.testing.assert_array_equal(again.design(table), features.design(table))
+    for name, x in features.content_inputs(test_part, np.arange(9)).items():
+        np.testing.assert_array_equal(again.content_inputs(test_part, np.arange(9))[name], x)
+
+
+# --- contents
+
+
+def test_what_is_missing_of_a_content_is_empty(features, test_part):
+    bare = replace(test_part, covers=None, audio=None, vectors=None,
+                   contents=test_part.contents[["content_id", "product_id"]])  # fmt: skip
+    found = features.content_inputs(bare, np.arange(3))
+    assert set(found) == {"cover", "audio", "title", "attributes", "vector_clip"}
+    assert not found["cover"].any()
+    assert not found["audio"].any()
+    assert not found["title"].any()
+    assert np.isnan(found["vector_clip"]).all()
+
+
+def test_contents_of_another_shape_are_refused_by_name(features, test_part):
+    n = len(test_part.contents)
+    other = replace(test_part, covers=np.zeros((n, 9, 9), np.uint8), vectors={"clip": np.zeros((n, 2))})
+    with pytest.raises(MarketError) as caught:
+        features.content_inputs(other, np.arange(2))
+    assert "shape of training (8, 10, 3), got (9, 9)" in str(caught.value)
+    assert "shape of training (5,), got (2,)" in str(caught.value)
+
+
+def test_numbers_of_contents_are_standardised(features):
+    train = parts()[0]
+    found = features.content_inputs(train, np.flatnonzero(known_contents(train)))
+    n = len(features.encoders["content"].numbers)
+    np.testing.assert_allclose(np.nanmean(found["attributes"][:, :n], axis=0), 0, atol=0.05)
+    np.testing.assert_allclose(found["vector_clip"].std(axis=0), 1, atol=1e-3)
+
+
+def test_contents_of_the_future_are_not_learned_from():
+    train, _valid, _ = parts()
+    time = train.impressions["time"].max()
+    contents = train.contents.copy()
+    shown = contents["content_id"].isin(train.impressions["content_id"])
+    contents["published_at"] = contents["published_at"].where(contents.index > 3, time + pd.Timedelta(days=1))
+    market = replace(train, contents=contents)
+    assert known_contents(market).tolist() == ((contents.index > 3) | shown).tolist()
+
+
+def test_moments_ignore_gaps_and_constants_have_no_scale():
+    mean, sd = moments(np.array([[1.0, 5.0, np.nan], [3.0, 5.0, np.nan], [np.nan, 5.0, np.nan]]))
+    assert mean.tolist() == [2, 5, 0]
+    assert sd.tolist() == [1, np.inf, np.inf]
+
+
+def test_nothing_to_learn_from_is_refused():
+    market = parts()[0]
+    with pytest.raises(MarketError, match="must have rows"):
+        Features.learn(market.select(np.zeros(len(market.impressions), bool)))
+
+
+def test_joined_has_both_logs_once():
+    market = small_log(20, 15, 60)
+    half = np.arange(len(market.impressions)) < 90
+    first, second = (market.select(rows).without_log() for rows in (half, ~half))
+    assert len(joined(first, second).past) == len(market.impressions)
+    assert joined(first, None) is first
+    assert len(joined(first, first).past) == 90
+
+
+# --- events
+
+
+def test_events_in_numbers():
+    stream = pd.DataFrame({
+        "user": [0, 0, 1], "time": [100, 160, 500], "action": ["view", "Cart", "view"],
+        "category": ["toys", "lamps ", None], "item": [7, None, 9.0], "dwell": [4.0, np.nan, 0.0],
+    })  # fmt: skip
+    features = Features(
+        None, {}, Tokens([], 1), {"actions": ["cart", "view"], "categories": ["lamps", "toys"]}
+    )
+    items = ItemEmbeddings(np.array(["7", "8"], object), np.array([[1.0, 2], [3, 4]], np.float32))
+    events = features.coded(stream, items)
+    assert events["action"].tolist() == [2, 1, 2]
+    assert events["category"].tolist() == [2, 1, 0]
+    assert events["item"].tolist() == [0, -1, -1]
+    found = features.event_inputs(events, np.array([[0, 1, -1], [2, -1, -1]]), items)
+    assert found["mask"].tolist() == [[1, 1, 0], [1, 0, 0]]
+    np.testing.assert_allclose(found["gap"], [[0, np.log(61), 0], [0, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(found["dwell"], [[np.log(5), np.nan, np.nan], [0, np.nan, np.nan]], rtol=1e-6)
+    np.testing.assert_array_equal(found["item"][0], [[1, 2], [np.nan] * 2, [np.nan] * 2])
+    assert features.codes(["TOYS", None, "new"]).tolist() == [2, 0, 0]
+    assert features.codes([]).tolist() == []

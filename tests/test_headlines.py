@@ -7,8 +7,8 @@ import pytest
 from keras import ops
 from scipy import stats
 
-from vaecm import headlines as hl
-from vaecm.encoders import TitleExpert
+from vaecm.book import headlines as hl
+from vaecm.experts import TextExpert
 
 WORDS = ("amazing", "boring", "cat", "dog", "house", "river", "teacher", "song", "bread", "moon")
 EFFECT = {"amazing": 0.5, "boring": -0.5}
@@ -196,13 +196,13 @@ def test_known_word_effects_are_recovered(arms, fit):
 
 @pytest.fixture(scope="module")
 def title_vae(arms):
-    return hl.TitleVAE(latent_dim=3, epochs=2, filters=8, min_count=1).fit(
+    return hl.TitleVAE(latent_dim=3, epochs=2, width=8, min_count=1).fit(
         arms["headline"], arms["headline"].str.upper()
     )
 
 
 def test_headline_expert_scores_words_as_its_parent_does():
-    expert, parent = hl.HeadlineExpert(2, 6, filters=4), TitleExpert(2, 6, filters=4)
+    expert, parent = hl.HeadlineExpert(2, 6, width=4), TextExpert(2, 6, width=4)
     codes, logits = (
         np.array([[2, 3, 3, 0], [5, 1, 0, 0]], "int32"),
         np.random.default_rng(0).normal(size=(2, 6)),
@@ -212,9 +212,9 @@ def test_headline_expert_scores_words_as_its_parent_does():
 
 
 def test_headline_expert_keeps_its_options():
-    expert = hl.HeadlineExpert(2, 6, hide_words=0.4, filters=4)
+    expert = hl.HeadlineExpert(2, 6, hide_words=0.4, width=4)
     again = hl.HeadlineExpert.from_config(expert.get_config())
-    assert (again.hide_words, again.n_words, again.filters) == (0.4, 6, 4)
+    assert (again.hide_words, again.n_words, again.width) == (0.4, 6, 4)
 
 
 def test_a_gradient_reaches_every_weight(title_vae):
@@ -223,7 +223,7 @@ def test_a_gradient_reaches_every_weight(title_vae):
     import tensorflow as tf
 
     inputs = title_vae._inputs(["amazing cat song bread", "boring dog"], ["moon river", "house"])
-    title_vae.vae.beta = 0.5
+    title_vae.vae.options["beta"] = 0.5
     with tf.GradientTape() as tape:
         loss = title_vae.vae.compute_loss(
             x={k: tf.convert_to_tensor(v) for k, v in inputs.items()}, training=False
@@ -235,7 +235,7 @@ def test_a_gradient_reaches_every_weight(title_vae):
 
 
 def test_same_seed_same_latents(arms, title_vae):
-    again = hl.TitleVAE(latent_dim=3, epochs=2, filters=8, min_count=1).fit(
+    again = hl.TitleVAE(latent_dim=3, epochs=2, width=8, min_count=1).fit(
         arms["headline"], arms["headline"].str.upper()
     )
     texts = ["amazing cat song bread", "amazing cat song bread", "boring dog"]

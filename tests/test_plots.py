@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from vaecm import plots
+from vaecm.book import plots
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vaecm.sessions import (
+from vaecm.book.sessions import (
     LEAKING,
     OutcomeExpert,
     SessionConfig,
@@ -38,10 +38,10 @@ def test_a_zero_is_a_class_and_its_number_is_missing():
     column = table[:, names.index("Administrative")]
     zero = sessions["Administrative"].to_numpy() == 0
     np.testing.assert_array_equal(np.isnan(column), zero)
-    flag = table[:, preparation.n_numbers + preparation.state["zero"].index("Administrative")]
-    np.testing.assert_array_equal(flag, np.where(zero, 1, 2))
-    assert table.shape[1] == preparation.n_numbers + len(preparation.class_sizes)
-    assert (table[:, preparation.n_numbers :] < preparation.class_sizes).all()
+    start = preparation.n_numbers + 2 * preparation.state["zero"].index("Administrative")
+    np.testing.assert_array_equal(table[:, start : start + 2], np.column_stack([zero, ~zero]))
+    assert table.shape[1] == preparation.n_numbers + sum(preparation.class_sizes)
+    assert table[:, preparation.n_numbers :].sum(axis=1) == pytest.approx(len(preparation.class_sizes))
 
 
 def test_the_leaking_column_is_left_out_unless_it_is_asked_for():
@@ -62,8 +62,8 @@ def test_the_plain_features_are_standardised_and_learned_from_training_alone():
     other = SessionPreparation.fit(sessions[:400].copy())
     assert preparation.state == other.state
     unknown = preparation.table(sessions[:1].assign(Month="Smarch"))
-    month = preparation.n_numbers + len(preparation.state["zero"])
-    assert unknown[0, month] == 0
+    month = preparation.n_numbers + 2 * len(preparation.state["zero"])
+    assert (unknown[0, month : month + 3] == 0).all()
 
 
 def test_the_outcome_is_decoded_and_never_read():

@@ -1,55 +1,34 @@
-"""Laws of the sampling layer and of the convolutional VAE."""
+"""Laws of the product of experts and of the autoencoder over modalities: what is missing says nothing."""
 
-import doctest
-import json
-import signal
-import subprocess
-import sys
-from pathlib import Path
+from itertools import pairwise
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from scipy import stats
 
-from vaecm import losses, vae
-from vaecm.vae import ConvVAE, KLWarmup, Sampling, fit_resumable
+from vaecm.experts import PictureExpert, TableExpert, TextExpert, VectorExpert
+from vaecm.training import train
+from vaecm.vae import MultimodalVAE, Sampling, product_of_experts
 
-TINY = {"filters": (2, 3), "width": 8}
-
-
-def pictures(n=64, seed=0):
-    """Bright squares at random places: something two latent dimensions can tell apart."""
-    rng = np.random.default_rng(seed)
-    x = np.zeros((n, 28, 28, 1), "float32")
-    for picture, (top, left) in zip(x, rng.integers(2, 18, size=(n, 2)), strict=True):
-        picture[top : top + 8, left : left + 8] = 0.9
-    return x
+L, B = 3, 6
+SMALL = ("table", "item")  # where the modalities do not matter: what is traced takes time
+tf = pytest.importorskip("tensorflow") if keras.backend.backend() == "tensorflow" else None
 
 
-def small(seed=0, **options):
-    keras.utils.set_random_seed(seed)
-    return ConvVAE(**{**TINY, "seed": seed, **options})
+def array(tensor):
+    return ops.convert_to_numpy(tensor)
 
 
-def fitted(x=None, epochs=1, callbacks=(), seed=0, **options):
-    model = small(seed, **options)
-    model.compile(keras.optimizers.Adam(3e-3))
-    model.fit(
-        pictures() if x is None else x, batch_size=16, epochs=epochs, verbose=0, callbacks=list(callbacks)
-    )
-    return model
+def opinions(n_experts=4):
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(2, B, n_experts, L)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def trained():
-    return fitted(epochs=12)
-
-
-def test_examples_run():
-    result = doctest.testmod(vae)
-    assert result.attempted > 10
-    assert result.failed == 0
+def product(means, log_vars, present):
+    z = product_of_experts(means, log_vars, np.asarray(present, np.float32))
+    return array(z.mean), array(z.log_var)
 
 
 # --- Sampling
@@ -57,387 +36,217 @@ def test_examples_run():
 
 def test_sampling_draws_the_posterior():
     mean, sd = np.full((200_000, 1), 0.3, "float32"), 0.2
-    z = np.asarray(Sampling(seed=3)([mean, np.full_like(mean, 2 * np.log(sd))], training=True))
+    z = array(Sampling(seed=3)([mean, np.full_like(mean, 2 * np.log(sd))], training=True))
     assert z.mean() == pytest.approx(0.3, abs=5 * sd / np.sqrt(len(z)))
     assert z.std() == pytest.approx(sd, rel=0.01)
 
 
-def test_sampling_returns_the_mean_outside_training():
-    mean, log_var = np.ones((3, 2), "float32"), np.ones((3, 2), "float32")
-    assert (np.asarray(Sampling(seed=3)([mean, log_var], training=False)) == mean).all()
-
-
-def test_sampling_repeats_with_its_seed_and_moves_on():
+def test_sampling_repeats_with_its_seed_and_gives_the_mean_outside_training():
     inputs = [np.zeros((4, 2), "float32"), np.zeros((4, 2), "float32")]
-    first, second, other = Sampling(seed=3), Sampling(seed=3), Sampling(seed=4)
-    a, b, c = (np.asarray(layer(inputs, training=True)) for layer in (first, second, other))
+    layer = Sampling(seed=3, name="z")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    a, b, c = (array(s(inputs, training=True)) for s in (layer, again, Sampling(seed=4)))
     assert (a == b).all()
     assert (a != c).all()
-    assert (np.asarray(first(inputs, training=True)) != a).all()
+    assert (array(layer(inputs, training=True)) != a).all()
+    assert not array(layer(inputs)).any()
 
 
-def test_sampling_survives_its_config():
-    layer = Sampling(seed=9, name="z")
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
-    assert again.get_config() == layer.get_config()
-    inputs = [np.zeros((4, 2), "float32"), np.zeros((4, 2), "float32")]
-    assert (np.asarray(layer(inputs, training=True)) == np.asarray(again(inputs, training=True))).all()
+# --- the product
 
 
-# --- training
+def test_the_product_is_the_product_of_the_densities():
+    means, log_vars = opinions(3)
+    mean, log_var = product(means, log_vars, np.ones((B, 3)))
+    grid = np.linspace(-12, 12, 20_001)
+    for row in range(B):
+        density = stats.norm.pdf(grid)
+        for m in range(3):
+            density = density * stats.norm.pdf(grid, means[row, m, 0], np.exp(log_vars[row, m, 0] / 2))
+        density /= density.sum()
+        expected = (density * grid).sum()
+        assert mean[row, 0] == pytest.approx(expected, abs=1e-4)
+        assert np.exp(log_var[row, 0]) == pytest.approx((density * (grid - expected) ** 2).sum(), rel=1e-3)
 
 
-def test_training_lowers_the_bound(trained):
-    x = pictures(seed=5)
-    assert trained.elbo(x).mean() > small().elbo(x).mean() + 20
+def test_the_order_of_the_experts_does_not_matter():
+    means, log_vars = opinions()
+    present, order = np.random.default_rng(0).integers(2, size=(B, 4)), [2, 0, 3, 1]
+    first = product(means, log_vars, present)
+    second = product(means[:, order], log_vars[:, order], present[:, order])
+    np.testing.assert_allclose(first, second, atol=1e-6)
 
 
-def test_a_gradient_reaches_every_weight():
-    tf = pytest.importorskip("tensorflow")
-    model = small()
+def test_an_absent_expert_is_as_if_it_were_not_there():
+    means, log_vars = opinions()
+    expected = product(means[:, :2], log_vars[:, :2], np.ones((B, 2)))
+    means[:, 2:], log_vars[:, 2:] = np.nan, np.nan
+    np.testing.assert_allclose(product(means, log_vars, np.tile([1, 1, 0, 0], (B, 1))), expected, atol=1e-6)
+
+
+def test_without_any_expert_the_prior_is_left():
+    mean, log_var = product(*opinions(), np.zeros((B, 4)))
+    assert not mean.any()
+    assert not log_var.any()
+
+
+def test_precision_adds_and_never_falls():
+    means, log_vars = opinions()
+    spread = [product(means, log_vars, np.tile(np.arange(4) < m, (B, 1)))[1] for m in range(5)]
+    for fewer, more in pairwise(spread):
+        assert (more < fewer).all()
+    np.testing.assert_allclose(np.exp(-spread[-1]), 1 + np.exp(-log_vars).sum(axis=1), rtol=1e-5)
+
+
+# --- the autoencoder
+
+
+def inputs_of(n=B, seed=0):
+    """Row 0 lacks the text, row 1 the table, row 2 the picture, row 3 the item; row 4 has nothing but the item."""
+    rng = np.random.default_rng(seed)
+    hint = rng.normal(size=n)
+    x = {
+        "cover": (rng.random((n, 8, 8)) * 60 + 90 + 40 * np.tanh(hint)[:, None, None]).astype(np.uint8),
+        "text": rng.integers(1, 9, size=(n, 4)).astype(np.int32),
+        "table": np.stack([hint + 0.1 * rng.normal(size=n), rng.normal(size=n)], axis=1).astype(np.float32),
+        "item": (hint[:, None] * [1.0, -1.0] + 0.1 * rng.normal(size=(n, 2))).astype(np.float32),
+    }
+    x["text"][[0, 4]], x["table"][[1, 4]], x["cover"][[2, 4]], x["item"][3] = 0, np.nan, 0, np.nan
+    return x
+
+
+def made(seed=0, names=("cover", "text", "table", "item"), **options):
+    experts = {
+        "cover": PictureExpert(L, (8, 8), (4,), 8, seed=seed), "text": TextExpert(L, 9, width=6, seed=seed),
+        "table": TableExpert(L, 2, width=6, seed=seed), "item": VectorExpert(L, 2, seed=seed),
+    }  # fmt: skip
+    return MultimodalVAE({name: experts[name] for name in names}, **{"seed": seed, **options})
+
+
+def test_what_is_missing_is_not_read_and_not_scored():
+    vae, x = made(), inputs_of()
+    present = np.ones((B, 4), np.float32)
+    present[5, 1] = present[5, 2] = 0
+    before = vae.encode({**x, "present": present})
+    x["text"][5], x["table"][5] = 7, np.nan
+    after = vae.encode({**x, "present": present})
+    for first, second in zip(before, after, strict=True):
+        np.testing.assert_array_equal(array(first), array(second))
+        assert np.isfinite(array(first)).all()
+    parts = {name: array(value) for name, value in vae.nll({**x, "present": present}, before.mean).items()}
+    assert [parts["text"][i] for i in (0, 4, 5)] == [parts["table"][i] for i in (1, 4, 5)] == [0, 0, 0]
+    assert parts["cover"][2] == parts["cover"][4] == parts["item"][3] == 0
+    assert all(np.isfinite(part).all() for part in parts.values())
+
+
+def test_nothing_at_all_gives_the_prior_exactly():
+    vae, x = made(), inputs_of()
+    latent = vae.encode({**x, "present": np.zeros((B, 4), np.float32)})
+    assert not array(latent.mean).any()
+    assert not array(latent.log_var).any()
+    assert not array(vae.encode(x).mean)[4].any()  # the item is there, but it is a target
+
+
+def test_targets_are_told_and_never_read():
+    vae, x = made(), inputs_of()
+    expected = vae.encode(x)
+    changed = {**x, "item": x["item"] + 3}
+    np.testing.assert_array_equal(array(vae.encode(changed).mean), array(expected.mean))
+    without = {name: value for name, value in x.items() if name != "item"}
+    np.testing.assert_array_equal(array(vae.encode(without).mean), array(expected.mean))
+    assert np.abs(array(vae.nll(changed, expected.mean)["item"] - vae.nll(x, expected.mean)["item"]))[5] > 0.1
+
+
+def test_the_loss_is_the_sum_of_its_parts():
+    for beta in (1.0, 0.25):
+        vae, x = made(beta=beta, weights={"item": 3.0}), inputs_of()
+        vae.compile(optimizer="sgd", run_eagerly=True)
+        parts = vae.evaluate(x, batch_size=B, verbose=0, return_dict=True)
+        expected = beta * parts["kl"] + parts["cover"] + parts["text"] + parts["table"] + 3 * parts["item"]
+        assert parts["loss"] == pytest.approx(expected, rel=1e-4)
+        assert parts["kl"] >= 0
+
+
+def test_a_gradient_reaches_every_weight_and_no_gap_spoils_it():
+    if tf is None:
+        pytest.skip("gradients are taken with TensorFlow")
+    vae, x = made(), inputs_of(40)
     with tf.GradientTape() as tape:
-        loss = model.compute_loss(pictures())
+        loss = vae.compute_loss({name: tf.constant(value) for name, value in x.items()})
     for weight, gradient in zip(
-        model.trainable_weights, tape.gradient(loss, model.trainable_weights), strict=True
+        vae.trainable_weights, tape.gradient(loss, vae.trainable_weights), strict=True
     ):
         assert gradient is not None, weight.path
-        assert np.abs(gradient.numpy()).max() > 0, weight.path
-    assert "kl_weight" not in [weight.name for weight in model.trainable_weights]
+        values = array(ops.convert_to_tensor(gradient))
+        assert np.isfinite(values).all(), weight.path
+        assert np.abs(values).max() > 0, weight.path
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow traces a step")
-def test_a_step_is_traced_once():
-    traced = []
-
-    class Counted(vae.ConvVAE):
-        def compute_loss(self, *args, **kwargs):
-            traced.append(1)
-            return super().compute_loss(*args, **kwargs)
-
-    model = Counted(latent_dim=2)
-    model.compile("adam")
-    model.fit(pictures(40), batch_size=16, epochs=2, verbose=0)
-    assert len(traced) == 1
+def test_plain_keras_trains_it_and_rows_have_weights():
+    vae, x = made(names=SMALL), inputs_of(64)
+    x = {name: x[name] for name in SMALL}
+    vae.compile(optimizer=keras.optimizers.Adam(0.02))
+    history = vae.fit(x, epochs=20, batch_size=16, verbose=0, validation_data=(x, None)).history
+    assert np.isfinite(history["loss"]).all()
+    assert history["val_loss"][-1] < history["val_loss"][0] - 0.3
+    x = {name: ops.convert_to_tensor(value) for name, value in x.items()}
+    half = vae.compute_loss({name: value[:32] for name, value in x.items()}, training=False)
+    weighted = vae.compute_loss(x, sample_weight=np.repeat([1.0, 0.0], 32), training=False)
+    assert float(weighted) == pytest.approx(float(half), rel=1e-4)
 
 
-@pytest.mark.parametrize("likelihood", sorted(vae.LIKELIHOODS))
-def test_reported_parts_add_up_everywhere(likelihood):
-    model = small(likelihood=likelihood, beta=0.5)
-    model.compile("sgd")
-    x = pictures(40)
-    history = model.fit(x, validation_data=(x, None), batch_size=16, verbose=0).history
-    assert set(history) == {p + n for p in ("", "val_") for n in ("loss", "reconstruction", "kl")}
-    for logs in (
-        {k: v[0] for k, v in history.items()},
-        model.evaluate(x, batch_size=16, verbose=0, return_dict=True),
-    ):
-        assert logs["loss"] == pytest.approx(logs["reconstruction"] + 0.5 * logs["kl"], rel=1e-5)
+def test_each_modality_alone_tells_the_item():
+    """Picture and table hold one hint; either is enough to tell the item that the other would tell."""
+    vae, x = made(weights={"item": 5.0}), inputs_of(512)
+    train(vae, x, steps=200, batch_size=48, learning_rate=0.01)
+    for name in ("cover", "table"):
+        rows = np.arange(5, 512)
+        z = vae.latents({name: x[name][rows]}).mean
+        told = array(vae.decode(z)["item"])
+        assert np.corrcoef(told[:, 0], x["item"][rows, 0])[0, 1] > 0.8, name
 
 
-def test_loss_is_the_negative_bound(trained):
-    x = pictures(400, seed=3)
-    bound = trained.elbo(x, draws=50)
-    loss = trained.evaluate(x, batch_size=150, verbose=0, return_dict=True)["loss"]
-    spread = (bound - trained.elbo(x, draws=1, seed=8)).std() / np.sqrt(len(x))
-    assert loss == pytest.approx(-bound.mean(), abs=5 * spread)
+def test_the_same_seed_gives_the_same_autoencoder_whatever_ran_before():
+    x, found = {name: inputs_of(64)[name] for name in SMALL}, []
+    for seed, noise in ((1, 0), (1, 7), (2, 0)):
+        keras.utils.set_random_seed(noise)
+        vae = made(seed, names=SMALL)
+        logs = train(vae, x, steps=6, batch_size=16, seed=seed)
+        assert set(logs) == {"loss", "kl", "table", "item"}
+        found.append(array(vae.encode(x).mean))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)
+    assert np.abs(found[0] - found[2]).max() > 1e-3
 
 
-def test_bound_by_hand():
-    """With a posterior equal to the prior, and one grey, the bound is the log-likelihood of that grey."""
-    model = small()
-    model.set_weights([np.zeros_like(w) for w in model.get_weights()])
-    x = pictures(3)
-    np.testing.assert_allclose(model.elbo(x), -784 * np.log(2), rtol=1e-5)
-    np.testing.assert_allclose(model.importance_weighted_bound(x, 7), -784 * np.log(2), rtol=1e-5)
+def test_latents_do_not_depend_on_how_rows_are_cut():
+    vae, x = made(), inputs_of(11)
+    for first, second in zip(vae.latents(x), vae.latents(x, batch_size=4), strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-5)
+    np.testing.assert_allclose(vae.latents(x).mean, array(vae.encode(x).mean), atol=1e-5)
 
 
-def test_regularisers_count():
-    plain, heavy = small(), small()
-    heavy.decoder.layers[0].kernel.regularizer = keras.regularizers.L2(0.1)
-    penalty = 0.1 * float(ops.sum(ops.square(heavy.decoder.layers[0].kernel)))
-    difference = float(heavy.compute_loss(pictures())) - float(plain.compute_loss(pictures()))
-    assert difference == pytest.approx(penalty, rel=1e-3)
+def test_it_is_saved_and_read_again(tmp_path):
+    vae, x = made(beta=0.5, modality_dropout=0.2, weights={"item": 2.0}), inputs_of()
+    vae.save_weights(tmp_path / "vae.weights.h5")
+    again = MultimodalVAE.from_config(vae.get_config())
+    assert again.get_config() == vae.get_config()
+    again.load_weights(tmp_path / "vae.weights.h5")
+    vae.compile("sgd")
+    vae.save(tmp_path / "vae.keras")
+    for other in (again, keras.saving.load_model(tmp_path / "vae.keras")):
+        np.testing.assert_array_equal(array(other.encode(x).mean), array(vae.encode(x).mean))
 
 
-def test_weights_of_rows_count():
-    x = np.concatenate([pictures(8), 1 - pictures(8)])
-    model = small()
-    model.compile("sgd")
-    weight = np.repeat([1.0, 0.0], 8)
-    with_weights = model.evaluate(x, sample_weight=weight, batch_size=16, verbose=0, return_dict=True)
-    without = model.evaluate(x[:8], batch_size=16, verbose=0, return_dict=True)
-    assert with_weights["kl"] == pytest.approx(without["kl"], rel=1e-4)
-    assert with_weights["reconstruction"] == pytest.approx(without["reconstruction"], rel=1e-2)
-    everything = model.evaluate(x, batch_size=16, verbose=0, return_dict=True)
-    assert everything["kl"] > 2 * without["kl"]
+def test_a_loss_that_is_no_number_stops_the_training():
+    x = {"table": np.full((B, 2), 1e30, np.float32)}
+    with pytest.raises(ValueError, match=r"train: the loss is (nan|inf) .* try a smaller learning_rate"):
+        train(made(names=["table"]), x, steps=3)
 
 
-def test_weights_of_rows_count_in_training_and_validation():
-    x, weight = np.concatenate([pictures(8), 1 - pictures(8)]), np.repeat([1.0, 0.0], 8)
-    first, again = small(), small()
-    for model in (first, again):
-        model.compile("sgd")
-    logs = first.fit(
-        x, sample_weight=weight, validation_data=(x, None, weight), batch_size=16, verbose=0
-    ).history
-    again.fit(x[:8], batch_size=16, verbose=0)
-    expected = again.evaluate(x[:8], verbose=0, return_dict=True)
-    assert logs["val_kl"][0] == pytest.approx(expected["kl"], rel=0.05)
-    assert logs["val_reconstruction"][0] == pytest.approx(expected["reconstruction"], rel=1e-2)
-
-
-def test_free_bits_stop_the_pull_to_the_prior():
-    model = small(free_bits=50.0)
-    loss, reconstruction, kl = [model.compute_loss(pictures())] + [t.result() for t in model.trackers[1:]]
-    assert float(kl) < 100
-    assert float(loss) == pytest.approx(float(reconstruction) + 2 * 50.0, rel=1e-5)
-
-
-def test_warmup_by_hand():
-    seen = []
-    watch = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: seen.append(float(model.kl_weight))
-    )
-    model = small(beta=0.8)
-    model.compile("sgd")
-    model.fit(pictures(), batch_size=16, epochs=2, verbose=0, callbacks=[KLWarmup(5), watch])
-    np.testing.assert_allclose(seen, 0.8 * np.minimum(1, np.arange(8) / 5), rtol=1e-6)
-
-
-def test_same_seed_same_result():
-    first, again, other = (fitted(seed=seed).predict(pictures(4), verbose=0) for seed in (1, 1, 2))
-    np.testing.assert_allclose(first, again, rtol=1e-4, atol=1e-5)
-    assert np.abs(first - other).max() > 1e-3
-
-
-# --- what a trained VAE gives
-
-
-def test_importance_weighted_bound_grows_with_k(trained):
-    x = pictures(200, seed=6)
-    elbo = trained.elbo(x, draws=100).mean()
-    bounds = [trained.importance_weighted_bound(x, k).mean() for k in (1, 10, 500)]
-    assert elbo < bounds[1] < bounds[2]
-    assert bounds[0] == pytest.approx(elbo, abs=1.0)
-    assert trained.elbo(x, draws=100).mean() <= trained.importance_weighted_bound(x, 100).mean()
-
-
-def test_bounds_do_not_depend_on_how_the_draws_are_cut(trained, monkeypatch):
-    x = pictures(30, seed=7)
-    whole = trained.importance_weighted_bound(x, 400)
-    monkeypatch.setattr(vae, "CHUNK", 90)
-    parts = trained.importance_weighted_bound(x, 400)
-    assert np.abs(whole - parts).mean() < 0.3
-    assert len(whole) == len(parts) == 30
-
-
-@pytest.mark.parametrize("name", ["elbo", "importance_weighted_bound"])
-def test_bounds_repeat_with_their_seed(trained, name):
-    x, bound = pictures(5), getattr(trained, name)
-    assert (bound(x, 3, seed=1) == bound(x, 3, seed=1)).all()
-    assert (bound(x, 3, seed=1) != bound(x, 3, seed=2)).any()
-
-
-@pytest.mark.parametrize("likelihood", sorted(vae.LIKELIHOODS))
-def test_pictures_come_back_as_pictures(likelihood):
-    model = small(likelihood=likelihood, latent_dim=3)
-    x = pictures(4)
-    latent = model.encode(x)
-    assert latent.mean.shape == latent.log_var.shape == (4, 3)
-    for result in (
-        model.reconstruct(x),
-        model.predict(x, verbose=0),
-        model.sample(4),
-        np.asarray(model.decode(latent.mean)),
-    ):
-        assert result.shape == (4, 28, 28, 1)
-        assert result.min() >= 0
-        assert result.max() <= 1
-    np.testing.assert_allclose(model.reconstruct(x), model.decode(latent.mean), rtol=1e-5)
-    assert (model.sample(4, seed=1) == model.sample(4, seed=1)).all()
-
-
-def test_saved_model_predicts_the_same(trained, tmp_path):
-    model = fitted(
-        likelihood="continuous_bernoulli", latent_dim=3, beta=0.7, free_bits=0.1, callbacks=[KLWarmup(100)]
-    )
-    model.save(tmp_path / "vae.keras")
-    again = keras.saving.load_model(tmp_path / "vae.keras")
-    assert isinstance(again, ConvVAE)
-    assert again.get_config() == model.get_config()
-    x = pictures(5)
-    assert (again.predict(x, verbose=0) == model.predict(x, verbose=0)).all()
-    assert (again.importance_weighted_bound(x, 5) == model.importance_weighted_bound(x, 5)).all()
-    assert float(again.kl_weight) == float(model.kl_weight) < 0.7
-    assert int(again.optimizer.iterations) == int(model.optimizer.iterations)
-
-
-# --- a training that is interrupted
-
-
-TRAINING = """
-import os, signal, sys
-import keras, numpy as np
-sys.path.insert(0, {tests!r})
-from test_vae import pictures, small
-from vaecm.vae import KLWarmup, fit_resumable
-
-class Kill(keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.optimizer.iterations) == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)  # nothing can be tidied up, as when a machine goes away
-
-model = small()
-model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, 40)))
-history = fit_resumable(model, pictures(50), sys.argv[1], epochs=4, batch_size=16, seed=3,
-                        validation=pictures(20, seed=1), callbacks=[KLWarmup(10), Kill()])
-assert len(history["val_loss"]) == 4
-arrays = [*model.get_weights(), *[np.asarray(v) for v in model.optimizer.variables]]
-np.savez(sys.argv[3], *arrays, history=np.array([history[name] for name in sorted(history)]))
-"""
-
-
-def train_in_process(folder, kill_at, result):
-    code = TRAINING.format(tests=str(Path(__file__).parent))
-    command = [sys.executable, "-c", code, str(folder), str(kill_at), str(result)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_a_killed_training_ends_at_the_same_weights(tmp_path):
-    """Killed within the second and again within the last of four epochs of four batches."""
-    whole, resumed = tmp_path / "whole.npz", tmp_path / "resumed.npz"
-    done = train_in_process(tmp_path / "a", -1, whole)
-    assert done.returncode == 0, done.stderr
-    for kill_at, left in ((6, 1), (15, 3)):
-        killed = train_in_process(tmp_path / "b", kill_at, resumed)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert json.loads((tmp_path / "b" / "state.json").read_text())["epochs"] == left
-        assert not resumed.exists()
-    done = train_in_process(tmp_path / "b", -1, resumed)
-    assert done.returncode == 0, done.stderr
-    with np.load(whole) as expected, np.load(resumed) as found:
-        assert sorted(expected.files) == sorted(found.files)
-        assert len(expected.files) > 30
-        for name in expected.files:
-            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
-
-
-def test_what_keras_keeps_is_not_enough(tmp_path):
-    """`save_weights` leaves the generators out: that is why `fit_resumable` keeps them itself."""
-    model = fitted()
-    model.save_weights(tmp_path / "a.weights.h5")
-    again = small()
-    again.load_weights(tmp_path / "a.weights.h5", skip_mismatch=True)
-    first, second = (np.asarray(m.sampling.generator.state).tolist() for m in (model, again))
-    assert first != second
-
-
-def resumable(folder, x=None, rate=1e-3, **options):
-    model = small()
-    model.compile(keras.optimizers.Adam(rate))
-    x = pictures(40) if x is None else x
-    return model, fit_resumable(model, x, folder, **{"epochs": 2, "batch_size": 16, **options})
-
-
-def test_a_finished_training_is_not_repeated(tmp_path):
-    first, history = resumable(tmp_path)
-    again, same = resumable(tmp_path)
-    assert same == history
-    for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch_0002.weights.h5", "state.json"]
-
-
-def test_patience_stops_and_goes_back_to_the_best_epoch(tmp_path):
-    model, history = resumable(tmp_path, epochs=30, rate=0.3, patience=2, validation=pictures(20, seed=2))
-    losses_by_epoch = history["val_loss"]
-    best = int(np.argmin(losses_by_epoch))
-    assert len(losses_by_epoch) == best + 3 < 30
-    kept = small()
-    kept.compile(keras.optimizers.Adam(0.3))
-    kept.optimizer.build(kept.trainable_variables)
-    kept.load_weights(tmp_path / f"epoch_{best + 1:04d}.weights.h5")
-    for a, b in zip(kept.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert resumable(tmp_path, epochs=30, rate=0.3, patience=2, validation=pictures(20, seed=2))[1] == history
-
-
-def test_another_training_is_not_continued(tmp_path):
-    resumable(tmp_path)
+def test_what_it_refuses():
+    with pytest.raises(ValueError, match=r"same latent_dim, got \[2, 3\]"):
+        MultimodalVAE({"a": TableExpert(2, 1), "b": TableExpert(3, 1)})
     with pytest.raises(
-        ValueError, match=r"pictures was 40 .*; learning_rate was 0.001, now 0.01; batch_size was 16, now 8"
+        ValueError, match=r"present has columns \['cover', 'text', 'table', 'item'\], got \(6, 3\)"
     ):
-        resumable(tmp_path, x=pictures(41), rate=1e-2, batch_size=8)
-
-
-def test_a_damaged_checkpoint_is_refused(tmp_path):
-    resumable(tmp_path)
-    file = tmp_path / "epoch_0002.weights.h5"
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"epoch_0002\.weights\.h5 is missing or was altered"):
-        resumable(tmp_path, epochs=3)
-
-
-# --- what it refuses
-
-
-@pytest.mark.parametrize(
-    ("broken", "words"),
-    [
-        (np.zeros((2, 28, 28)), r"shape \(B, 28, 28, 1\), got \(2, 28, 28\); x\[\.\.\., None\] adds"),
-        (np.zeros((2, 32, 32, 1)), r"shape \(B, 28, 28, 1\), got \(2, 32, 32, 1\)"),
-        (np.zeros((2, 28, 28, 3)), r"got \(2, 28, 28, 3\)"),
-        (np.zeros((0, 28, 28, 1)), r"no pictures"),
-        (np.full((2, 28, 28, 1), 255, "uint8"), r"in \[0, 1\], got 255 to 255; divide by 255"),
-        (np.full((2, 28, 28, 1), -0.5), r"in \[0, 1\], got -0.5 to -0.5"),
-        (np.full((2, 28, 28, 1), "a"), r"must be numbers"),
-        (
-            np.stack([np.zeros((28, 28, 1)), np.full((28, 28, 1), np.nan)]),
-            r"1 of 2 pictures hold NaN, first at rows \[1\]",
-        ),
-    ],
-)
-@pytest.mark.parametrize("method", ["fit", "evaluate", "predict", "encode", "reconstruct", "elbo"])
-def test_broken_pictures_are_refused(broken, words, method):
-    model = small()
-    model.compile("sgd")
-    with pytest.raises(ValueError, match=words):
-        getattr(model, method)(broken)
-
-
-def test_broken_validation_pictures_are_refused():
-    model = small()
-    model.compile("sgd")
-    with pytest.raises(ValueError, match="divide by 255"):
-        model.fit(pictures(4), validation_data=(pictures(4) * 255, None), verbose=0)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"latent_dim": 0}, "latent_dim must be at least 1, got 0"),
-        (
-            {"likelihood": "poisson"},
-            r"likelihood must be one of \['bernoulli', 'continuous_bernoulli'\], got 'poisson'",
-        ),
-        ({"beta": -1.0}, "beta must be a number from 0 up, got -1"),
-        ({"beta": float("nan")}, "beta must be a number from 0 up, got nan"),
-        ({"free_bits": -0.1}, "free_bits must be a number from 0 up, got -0.1"),
-    ],
-)
-def test_impossible_options_are_refused(options, words):
-    with pytest.raises(ValueError, match=words):
-        ConvVAE(**options)
-
-
-def test_no_draw_is_refused(trained):
-    with pytest.raises(ValueError, match="at least one draw is needed, got 0"):
-        trained.importance_weighted_bound(pictures(2), 0)
-
-
-def test_kl_of_the_model_is_the_loss_modules(trained):
-    x = pictures(10)
-    latent = trained.encode(x)
-    kl = np.asarray(losses.kl_standard_normal(latent.mean, latent.log_var)).mean()
-    trained.compile("sgd")
-    assert trained.evaluate(x, verbose=0, return_dict=True)["kl"] == pytest.approx(kl, rel=1e-4)
+        made().encode({**inputs_of(), "present": np.ones((B, 3))})

@@ -3,9 +3,12 @@
 Public names are loaded when they are first used, so that reading a market needs no deep-learning framework.
 """
 
+import sys
 from importlib import import_module
 
-__version__ = "0.1.0"
+from vaecm.book.registration import register_with_keras
+
+__version__ = "0.2.0"
 
 _HOME = {
     "Market": "market",
@@ -14,20 +17,24 @@ _HOME = {
     "MarketConfig": "simulate",
     "simulate_market": "simulate",
     "example_market": "datasets",
-    "clean": "prepare",
-    "split_by_time": "prepare",
-    "ConvVAE": "vae",
-    "MultimodalVAE": "multimodal",
+    "clean": "cleaning",
+    "split_by_time": "splits",
+    "ConvVAE": "book.conv_vae",
+    "MultimodalVAE": "vae",
     "ModelConfig": "predictor",
     "EffectPredictor": "predictor",
-    "score": "evaluate",
+    "score": "metrics",
 }
 __all__ = sorted(_HOME)
+register_with_keras()
 
 
 def __getattr__(name):
     if name in _HOME:
-        return getattr(import_module(f"vaecm.{_HOME[name]}"), name)
+        found = getattr(import_module(f"vaecm.{_HOME[name]}"), name)
+        if "keras" in sys.modules:
+            register_with_keras()  # the rest, where a module of the package was what imported Keras
+        return found
     raise AttributeError(f"module 'vaecm' has no attribute {name!r}")
 
 

@@ -1,166 +1,341 @@
-"""The effect network: click, conversion and sales of an impression from latents, attributes and context."""
+"""The effect network: click, conversion and sales of an impression; and its calibration on later impressions.
 
-import math
+Shapes: ``B`` impressions, ``D`` columns, ``L`` latent dimensions, ``M`` match columns, ``K`` knots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import keras
+import lightgbm
 import numpy as np
 from keras import layers, ops
+from scipy.special import expit, logit
+from scipy.stats import beta, norm
 
 from vaecm import losses
-from vaecm.features import bags
-from vaecm.vae import TracedOnce
+from vaecm.training import TracedOnce
+
+RANK = 8  # of the product of content and user
+LOOKS = 3  # looks at the validation part in each pass
 
 
 @keras.saving.register_keras_serializable(package="vaecm")
 class EffectNetwork(TracedOnce):
-    r"""Three heads over the entire space of impressions.
+    r"""Wide and deep, three heads over the entire space of impressions, position as examination.
 
-    .. math:: p_{ctr}=\sigma(a),\qquad p_{ctcvr}=\sigma(a)\,\sigma(b),\qquad
-              \mathbb E[\text{sales}]=\sigma(a)\,\sigma(b)\,e^{m+s^2/2}
+    .. math:: (a,b,m)=\underbrace{W\phi(x)}_{\text{wide}}+\underbrace{V\,\mathrm{MLP}(\phi(x),\,Pc\odot Qu)}_{\text{deep}}
+              +(1^\top(Pc\odot Qu),0,0),
+              \qquad p_{ctr}=\sigma(e_{\text{position, device}})\,\sigma(a),\quad p_{ctcvr}=p_{ctr}\,\sigma(b),\quad
+              \mathbb E[\text{sales}]=p_{ctcvr}\,e^{m+s^2/2}
 
-    with click and conversion as in ESMM (Ma et al. 2018, arXiv:1804.07931) and sales a zero-inflated log-normal
-    (Wang, Liu and Miao 2019, arXiv:1912.07753). A linear path, whose weights are given (`evidence.fit_ridge`), keeps
-    what is additive additive; beside it content and user meet in the product of their projections, and hidden layers
-    learn what the linear path leaves.
+    Wide and deep part are trained jointly (Cheng et al. 2016, arXiv:1606.07792); :math:`\phi` lets the response to a
+    number bend at its quantiles. Click and conversion as in ESMM (Ma et al. 2018, arXiv:1804.07931), sales zero-inflated
+    log-normal (Wang, Liu and Miao 2019, arXiv:1912.07753), examination as in Craswell et al. (2008, WSDM): the first
+    position is always looked at, which identifies the rest.
 
     Parameters
     ----------
-    match_dim : int
-        Width of the projections that are multiplied.
-    hidden : tuple of int
-        Units of the hidden layers.
+    numbers, knots : sequences
+        Columns of ``table`` that bend, and where: (n,) and (n, K), in standard deviations.
+    exam : sequence of int, optional
+        Numbers of positions and of devices; without it, position plays no part.
+    hidden : sequence of int
+        Units of the hidden layers; empty for the wide part alone.
     dropout : float
-        Share of the hidden units that training hides.
-    penalty : float
-        L2 penalty on the kernels of projections, hidden layers and heads, per row.
-    n_phrases : int
-        Codes of phrases, 0 and 1 included, which say nothing.
-    crossed : dict of tuple
-        First and last column of what is crossed: numbers, classes, hours, users; sums, fade.
-    rates : tuple of float
-        Mean click rate, mean conversion rate per click, mean of log(sales / price): where the heads start.
+    start : sequence of float
+        Log-odds of a click, of a conversion given a click, and mean of log sales: where the heads begin.
+    seed : int
 
     Notes
     -----
-    Inputs are a dict: ``content`` (B, Dc), ``user`` (B, Du), ``pair`` (B, Dp), ``met`` (B, Dm) and ``context`` (B, Dx),
-    all standardised, ``phrases`` (B, T) codes and ``log_price`` (B, 1). The loss reads ``y``, a (B, 3) tensor of
-    clicked, converted and sales in yuan; NaN where a target is not known. The call returns the logits a, b and m, s as
-    one (B, 4) tensor.
+    Inputs, standardised: ``table`` (B, D), ``content`` and ``user`` (B, L), ``match`` (B, M); ``place`` (B, 2) codes of
+    position and device, from 0. Output (B, 4): log-odds of a click and of a conversion given a click, m and log s.
+    Targets (B, 4): clicked, converted, sales in yuan (NaN = unknown), maturity in (0, 1].
     """
 
     def __init__(
-        self, match_dim=8, hidden=(32,), dropout=0.2, penalty=1e-3, n_phrases=2, crossed=None,
-        rates=(0.05, 0.1, 0.0), seed=0, **kwargs,
+        self, numbers: Sequence[int] = (), knots: Sequence = (), exam: Sequence[int] | None = None,
+        hidden: Sequence[int] = (64, 32), dropout: float = 0.2, start: Sequence[float] = (0.0, 0.0, 0.0), seed: int = 0,
+        **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.options = {
-            "match_dim": match_dim, "hidden": tuple(hidden), "dropout": dropout, "penalty": penalty,
-            "n_phrases": n_phrases, "crossed": dict(crossed or {}), "rates": tuple(rates), "seed": seed,
+            "numbers": [int(j) for j in numbers], "knots": np.asarray(knots, float).tolist(), "hidden": list(hidden),
+            "exam": None if exam is None else list(exam), "dropout": dropout, "start": list(start), "seed": seed,
         }  # fmt: skip
-        l2 = keras.regularizers.L2(penalty)
-        self.project = [layers.Dense(match_dim, use_bias=False, kernel_regularizer=l2) for _ in range(2)]
-        self.hide = [layers.Dropout(dropout, seed=seed + 1 + i) for i in range(len(hidden) + 1)]
-        self.deep = [layers.Dense(units, activation="silu", kernel_regularizer=l2) for units in hidden]
-        click, convert, value = rates
-        start = [math.log(click / (1 - click)), math.log(convert / (1 - convert)), value]
-        self.wide = layers.Dense(
-            3, kernel_initializer="zeros", bias_initializer=_Start(start), trainable=False
-        )
-        self.phrases = layers.Embedding(n_phrases, 3, embeddings_initializer="zeros", trainable=False)
-        self.heads = layers.Dense(3, kernel_initializer="zeros", kernel_regularizer=l2)
-        names = ("loss", "click", "convert", "sales")
-        self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
+        self.knots = np.reshape(np.asarray(knots, np.float32), (len(numbers), -1 if len(numbers) else 0))
+
+        def glorot(k):
+            return keras.initializers.GlorotUniform(1_000 * seed + k)
+
+        self.wide = layers.Dense(3, kernel_initializer="zeros", name="wide")
+        self.project = [
+            layers.Dense(RANK, use_bias=False, kernel_regularizer=keras.regularizers.L2(3e-3),
+                         kernel_initializer=keras.initializers.RandomNormal(0.05, seed=1_000 * seed + k))
+            for k in (1, 2)
+        ]  # fmt: skip
+        self.deep = [layers.Dense(n, "silu", kernel_initializer=glorot(3 + k)) for k, n in enumerate(hidden)]
+        self.hide = [
+            layers.Dropout(p, seed=1_000 * seed + 50 + k)
+            for k, p in enumerate([dropout / 2, *[dropout] * len(hidden)])
+        ]
+        self.heads = layers.Dense(3, use_bias=False, kernel_initializer="zeros")
+        self.trackers = {
+            name: keras.metrics.Mean(name=name) for name in ("loss", "click", "convert", "sales")
+        }
 
     def build(self, input_shape):
-        self.log_s = self.add_weight(shape=(), initializer=keras.initializers.Constant(-1.0), name="log_s")
+        self.start = self.add_weight(shape=(3,), initializer="zeros", trainable=False, name="start")
+        self.start.assign(self.options["start"])
+        self.log_s = self.add_weight(shape=(), initializer=keras.initializers.Constant(-0.7), name="log_s")
+        if self.options["exam"]:
+            self.exam = self.add_weight(
+                shape=self.options["exam"], initializer=keras.initializers.Constant(0.2), name="exam"
+            )
         super().build(input_shape)
 
     @property
     def metrics(self):
         return list(self.trackers.values())
 
+    def bend(self, table):
+        """The table and its hinges max(0, x - knot): (B, D + nK)."""
+        if not self.knots.size:
+            return table
+        over = ops.relu(ops.expand_dims(ops.take(table, self.options["numbers"], axis=1), -1) - self.knots)
+        return ops.concatenate([table, ops.reshape(over, (-1, self.knots.size))], axis=-1)
+
     def call(self, inputs, training=False):
-        content, user = (
-            layer(inputs[name]) for layer, name in zip(self.project, ("content", "user"), strict=True)
-        )
-        x = self._read(inputs)
-        h = self.hide[0](ops.concatenate([x, content * user], axis=-1), training=training)
-        for dense, hide in zip(self.deep, self.hide[1:], strict=True):
-            h = hide(dense(h), training=training)
-        there = ops.cast(ops.expand_dims(inputs["phrases"] > 1, -1), "float32")
-        told = ops.sum(self.phrases(inputs["phrases"]) * there, axis=1)
-        out = self.heads(h) + self.wide(ops.concatenate([x, self.cross(inputs)], axis=-1)) + told
-        m = out[:, 2:3] + inputs["log_price"]
-        s = ops.clip(ops.exp(self.log_s), 0.05, 2.0)
-        return ops.concatenate([out[:, :2], m, s * ops.ones_like(m)], axis=-1)
+        content, user = inputs["content"], inputs["user"]
+        product = self.project[0](content) * self.project[1](user)
+        x = ops.concatenate([self.bend(inputs["table"]), inputs["match"]], axis=-1)
+        out = self.start + self.wide(x)
+        if self.deep:
+            h = self.hide[0](ops.concatenate([x, product], axis=-1), training=training)
+            for dense, hide in zip(self.deep, self.hide[1:], strict=True):
+                h = hide(dense(h), training=training)
+            out = out + self.heads(h)
+        click = out[:, :1] + ops.sum(product, axis=-1, keepdims=True)
+        if self.options["exam"]:
+            click = self.examined(click, inputs["place"])
+        return ops.concatenate([click, out[:, 1:], ops.full_like(click, 1.0) * self.log_s], axis=-1)
 
-    def _read(self, inputs):
-        return ops.concatenate(
-            [inputs[name] for name in ("content", "user", "pair", "met", "context")], axis=-1
-        )
-
-    def cross(self, inputs):
-        """What the linear path crosses, (B, K).
-
-        Classes of users times numbers, times the first class of contents, and times the hour; sums times fade.
-        """
-        at = {name: slice(*ends) for name, ends in self.options["crossed"].items()}
-        content, hours = inputs["content"], inputs["context"][:, at["hours"]]
-        user = ops.expand_dims(inputs["user"][:, at["users"]], 2)
-        faded = inputs["pair"][:, at["sums"]] * inputs["context"][:, at["fade"]]
-        if not user.shape[1]:
-            return faded  # users without classes: nothing else to cross
-        parts = [content[:, at["numbers"]], content[:, at["classes"]], hours]
-        products = [
-            ops.reshape(user * ops.expand_dims(part, 1), (-1, user.shape[1] * part.shape[1]))
-            for part in parts
-            if part.shape[1]
-        ]
-        return ops.concatenate([*products, faded], axis=-1)
-
-    def design(self, inputs):
-        """The columns of the linear path as an array, (B, D): what is read, what is crossed, counts of phrases."""
-        x = ops.convert_to_numpy(ops.concatenate([self._read(inputs), self.cross(inputs)], axis=-1))
-        return np.hstack([x, bags(np.asarray(inputs["phrases"]), self.options["n_phrases"])])
-
-    def set_linear(self, weights, log_s):
-        """Give the linear path its weights, intercepts first, (1 + D, 3), and sales their log-deviation."""
-        n = self.options["n_phrases"]
-        self.wide.set_weights([weights[1 : len(weights) - n], weights[0]])
-        self.phrases.set_weights([weights[len(weights) - n :]])
-        self.log_s.assign(log_s)
+    def examined(self, click, place):
+        """Log-odds of a click at a position, (B, 1): a look there and interest."""
+        place, devices = ops.cast(place, "int32"), self.options["exam"][1]
+        # in tenths, because a look has to move further than other weights in as many steps
+        looked = 10.0 * ops.take(ops.reshape(self.exam, (-1,)), place[:, :1] * devices + place[:, 1:])
+        return ops.where(place[:, :1] == 0, click, losses.product_logit(looked, click))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        known = ops.logical_not(ops.isnan(y))
-        y = ops.where(known, y, ops.zeros_like(y))
-        clicked, converted, sales = y[:, 0], y[:, 1], y[:, 2]
-        a, b, m, s = (y_pred[:, i] for i in range(4))
+        a, b, m, log_s = (y_pred[:, i] for i in range(4))
+        clicked, converted, sales, maturity = (y[:, i] for i in range(4))
         click = losses.click_nll(clicked, a)
-        both = losses.entire_space_nll(clicked, converted, a, b) - click
-        both = ops.where(known[:, 1], both, ops.zeros_like(both))
-        sold = ops.logical_and(known[:, 2], sales > 0)
-        value = losses.lognormal_nll(ops.where(sold, sales, ops.ones_like(sales)), m, ops.log(s))
-        value = ops.where(sold, value, ops.zeros_like(value))
-        loss = click + both + 0.5 * value
-        weight = ops.ones_like(click) if sample_weight is None else ops.cast(sample_weight, click.dtype)
+        both = losses.entire_space_nll(clicked, converted, a, b, maturity) - click
+        value = losses.lognormal_nll(sales, m, log_s)
+        loss = click + both + 0.2 * value
         for name, part in {"loss": loss, "click": click, "convert": both, "sales": value}.items():
-            self.trackers[name].update_state(part, sample_weight=weight)
-        total = ops.sum(weight * loss) / ops.maximum(ops.sum(weight), 1e-9)
-        return total + ops.sum(self.losses) if self.losses else total
+            self.trackers[name].update_state(part)
+        return ops.mean(loss) + ops.sum(self.losses)
 
     def get_config(self):
         return dict(self.options)
 
 
-@keras.saving.register_keras_serializable(package="vaecm")
-class _Start(keras.initializers.Initializer):
-    """Biases that start at given values."""
+class Batches(keras.utils.PyDataset):
+    """Some arrays in batches, shuffled anew in each pass; one epoch of Keras is a share of a pass."""
 
-    def __init__(self, values):
-        self.values = list(values)
+    def __init__(self, inputs: dict[str, np.ndarray], targets: np.ndarray, size: int, looks: int, seed: int):
+        super().__init__()
+        self.inputs, self.targets, self.size = inputs, targets, min(size, len(targets))
+        self.looks = min(looks, len(targets) // self.size)
+        self.epoch, self.rng = 0, np.random.default_rng(seed)
+        self.order = self.rng.permutation(len(targets))
 
-    def __call__(self, shape, dtype=None, **kwargs):
-        return ops.convert_to_tensor(self.values, dtype=dtype)
+    def __len__(self) -> int:
+        return len(self.targets) // self.size // self.looks
 
-    def get_config(self):
-        return {"values": self.values}
+    def __getitem__(self, k):
+        start = (self.epoch % self.looks * len(self) + k) * self.size
+        rows = self.order[start : start + self.size]
+        return {name: array[rows] for name, array in self.inputs.items()}, self.targets[rows]
+
+    def on_epoch_end(self):
+        """Go on; shuffle after a whole pass."""
+        self.epoch += 1
+        if self.epoch % self.looks == 0:
+            self.order = self.rng.permutation(len(self.targets))
+
+
+def train_network(
+    network: EffectNetwork, train: tuple, valid: tuple, epochs: int, batch_size: int, learning_rate: float,
+    penalty: float, callback: Callable | None = None,
+) -> EffectNetwork:  # fmt: skip
+    """Train on (inputs, targets) at a falling rate, look at `valid` several times a pass, and keep the best weights.
+
+    Networks of clicks overfit within few passes (Zhang et al. 2022, arXiv:2209.06053).
+    """
+    size = min(batch_size, max(len(train[1]) // 8, 1))
+    data = Batches(*train, size, LOOKS, network.options["seed"])
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * data.looks * len(data), alpha=0.01)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=penalty, clipnorm=5.0)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "exam", "log_s"])
+    network.compile(optimizer=optimizer)
+    keep = keras.callbacks.EarlyStopping("val_loss", patience=2 * data.looks, restore_best_weights=True)
+    tell = keras.callbacks.LambdaCallback(on_epoch_end=callback)
+    network.fit(
+        data, epochs=epochs * data.looks, validation_data=valid, validation_batch_size=8_192, verbose=0,
+        callbacks=[keep, *([tell] if callback else [])], shuffle=False,
+    )  # fmt: skip
+    return network
+
+
+TREES = {
+    "objective": "binary", "learning_rate": 0.07, "max_bin": 63, "num_leaves": 31, "min_child_samples": 100,
+    "feature_fraction": 0.4, "lambda_l2": 5.0, "verbosity": -1, "deterministic": True, "force_row_wise": True,
+}  # fmt: skip
+
+
+def train_trees(train: tuple, valid: tuple, seed: int = 0) -> lightgbm.Booster | None:
+    """Boosted trees for clicks on the numbers that the networks read; None where clicks do not vary.
+
+    Each tree looks at some columns and corrects those before it (Ke et al. 2017, LightGBM, NeurIPS). They find thresholds
+    and their combinations, where a network is smooth: the mean of both is better than either.
+    """
+    parts = [(tree_columns(inputs), y[:, 0]) for inputs, y in (train, valid)]
+    parts = [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in parts]
+    if any(len(np.unique(y)) < 2 for _, y in parts):
+        return None
+    sets = [lightgbm.Dataset(x, y) for x, y in parts]
+    stop = lightgbm.early_stopping(40, verbose=False)
+    return lightgbm.train(TREES | {"seed": seed}, sets[0], 1_500, [sets[1]], callbacks=[stop])
+
+
+def tree_columns(inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """What the trees read: all that the networks read, side by side."""
+    return np.hstack([inputs[name] for name in ("table", "match", "content", "user", "place")]).astype(
+        np.float32
+    )
+
+
+@dataclass
+class Calibration:
+    r"""Log-odds that validation has corrected, and how sure they are.
+
+    .. math:: \ell' = \ell_0+d+c\,(\ell-\bar\ell)
+
+    with :math:`\ell_0` the log-odds of the mean rate and :math:`\bar\ell` the mean of :math:`\ell` on validation, so that
+    shift and slope do not lean on each other (Platt 1999). The slope c is the best one on validation, less one
+    standard error: where evidence is thin, the prediction moves to the mean rate.
+
+    Attributes
+    ----------
+    base, pivot, shift, slope, shift_sd, slope_sd : float
+    spread : float
+        Variance of the log-odds that nothing known explains; see `learn_spread`.
+    events, rows : float
+        Clicks and impressions that the mean rate rests on.
+    """
+
+    base: float
+    pivot: float = 0.0
+    shift: float = 0.0
+    slope: float = 0.0
+    shift_sd: float = 0.0
+    slope_sd: float = 0.0
+    spread: float = 0.0
+    events: float = 0.0
+    rows: float = 0.0
+
+    @classmethod
+    def learn(cls, logits, outcome, events, rows, maturity=1.0) -> Calibration:
+        """Learn from validation: `logits`, `outcome` and `maturity` are (B,).
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> logits = rng.normal(-2, 1, 20_000)
+        >>> found = Calibration.learn(2 * logits, rng.random(20_000) < expit(logits), 3_000, 20_000)
+        >>> bool(abs(found.slope - 0.5) < 0.05)
+        True
+        """
+        base = float(logit((events + 0.5) / (rows + 1.0)))
+        pivot = float(np.mean(logits)) if len(logits) else base
+        x, y = np.stack([np.ones(len(logits)), logits - pivot]), np.asarray(outcome, float)
+        at, prior = np.zeros(2), np.diag([1 / 0.3**2, 1.0])  # shift 0 +- .3, slope 0 +- 1
+        maturity = np.broadcast_to(maturity, len(y))
+        for _ in range(30):
+            q = np.clip(expit(base + at @ x), 1e-7, 1 - 1e-7)
+            p, change = maturity * q, maturity * q * (1 - q)
+            information = (x * change**2 / (p * (1 - p))) @ x.T + prior
+            score = x @ ((y - p) / (p * (1 - p)) * change) - prior @ at
+            at = at + np.clip(np.linalg.solve(information, score), -1, 1)
+        sd = np.sqrt(np.diag(np.linalg.inv(information)))
+        slope = max(at[1] - sd[1], 0.0)
+        found = cls(base, pivot, at[0], slope, sd[0], sd[1], 0.0, float(events), float(rows))
+        found._accept(logits, y, maturity)
+        return found
+
+    def _accept(self, logits, y, maturity):
+        """Never worse than the mean rate on what was calibrated on."""
+
+        def loss(log_odds):
+            p = np.clip(maturity * expit(log_odds), 1e-9, 1 - 1e-9)
+            return -np.sum(np.where(y > 0, np.log(p), np.log1p(-p)))
+
+        for weaker in ({"slope": 0.0}, {"slope": 0.0, "shift": 0.0}):
+            other = replace(self, **weaker)
+            if not loss(self(logits)) < loss(other(logits)):
+                self.shift, self.slope = other.shift, other.slope
+
+    def learn_spread(self, logits: np.ndarray, outcome: np.ndarray, pairs: np.ndarray) -> None:
+        r"""Learn from repeated meetings of a user and a content how much of the log-odds nothing known explains.
+
+        Two meetings i, j of one pair share what is unknown of it, with the variance v in log-odds, so that
+
+        .. math:: \mathbb E[(y_i-p_i)(y_j-p_j)]\approx v\,p_i(1-p_i)\,p_j(1-p_j)
+
+        The estimate is the ratio of the sums over all such meetings, plus two standard errors, since few pairs meet again
+        and too much certainty costs more than too little; 1 where hardly any do. `logits`, `outcome` and `pairs` (a
+        number for each pair) are (B,), of impressions that were not learned from.
+        """
+        if not self.slope > 0:
+            return
+        p = expit(self(logits))
+        group = np.unique(pairs, return_inverse=True)[1]
+        rest, weight = np.asarray(outcome, float) - p, p * (1 - p)
+        both, scale = ((np.bincount(group, x) ** 2 - np.bincount(group, x**2)) / 2 for x in (rest, weight))
+        if np.count_nonzero(scale) < 100:
+            self.spread = 1.0
+            return
+        found = both.sum() / scale.sum()
+        error = np.sqrt(np.sum((both - scale * found) ** 2)) / scale.sum()
+        self.spread = float(np.clip(found + 2 * error, 0.0, 2.0))
+
+    def __call__(self, logits: np.ndarray) -> np.ndarray:
+        """Corrected log-odds, of the shape of `logits`."""
+        return self.base + self.shift + self.slope * (logits - self.pivot)
+
+    def bounds(
+        self, middle: np.ndarray, draws: np.ndarray, level: float = 0.95
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the interval of a rate (B,) around corrected log-odds, from uncorrected ones of some draws (S, B).
+
+        Four doubts add up: among the draws, of the correction, of what nothing known explains, and of the mean rate
+        itself, whose Beta posterior (Jeffreys) is wide where events are few. Log-odds of variance v around m have the
+        mean probability :math:`\\sigma(m/\\sqrt{1+\\pi v/8})`, about (MacKay 1992, doi:10.1162/neco.1992.4.5.720), so
+        that the middle of the interval lies below the log-odds of a small mean.
+        """
+        variance = self.slope**2 * np.var(draws, axis=0) + self.spread + self.shift_sd**2
+        if self.slope > 0:
+            variance = variance + (self.slope_sd * (np.mean(draws, axis=0) - self.pivot)) ** 2
+        reach = norm.ppf((1 + level) / 2) * np.sqrt(variance)
+        tails = np.array([(1 - level) / 2, (1 + level) / 2])
+        ends = beta.ppf(tails, self.events + 0.5, max(self.rows - self.events, 0) + 0.5)
+        low, high = np.abs(logit(np.clip(ends, 1e-12, 1 - 1e-12)) - self.base)
+        centre = middle * np.sqrt(1 + np.pi * self.spread / 8)
+        low, high = centre - np.hypot(reach, low), centre + np.hypot(reach, high)
+        return expit(np.minimum(low, middle)), expit(np.maximum(high, middle))

@@ -1,61 +1,215 @@
-r"""Why a model predicts what it predicts: Shapley values, LIME, surrogates, words and pixels.
+r"""Why a model predicts what it predicts: Shapley values, LIME, and a page for the manager.
 
-Works around any `predict`. Explanations tell what the model does, not what the world does; `grade` measures
-how far apart the two are where the truth is known.
+Works around any `predict`; nothing of a model's inside is used. Explanations tell what the model does, not
+what the world does.
 
-Shapes: ``B`` explained rows, ``G`` groups, ``D`` columns, ``H, W`` pixels.
+A coalition is a set of groups of inputs whose values are known; its value is what the model says, in
+log-odds, when the other groups are hidden. `rows_game` makes that game of a table of features, `market_game`
+of a `Market`; `explain` solves both.
+
+Shapes: ``B`` explained rows, ``G`` groups, ``S`` coalitions, ``K`` background rows.
 """
 
-import warnings
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from importlib import import_module
+from math import factorial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
-from scipy.stats import norm, rankdata
+from scipy.special import expit, logit
 from tqdm.auto import tqdm
 
-from vaecm.games import (
-    NOT_GROUPS,
-    OUTCOMES,
-    PROMISE,
-    TINY,
-    column_groups,
-    effect_scores,
-    market_game,
-    new_ids,
-    rows_game,
-    scores,
-    shapley_values,
-)
+from vaecm.market import Market
+from vaecm.metrics import bootstrap_interval, wilson_interval
+from vaecm.options import is_whole
+from vaecm.schema import column_kinds, rows_of
 
-METHODS = ("exact", "permutation", "kernel", "lime")
-CLICK_TERMS = {  # what the simulated market's terms of the log-odds of a click hang on
-    "position": ("position",), "fatigue": ("fatigue",), "hour": ("hour",), "freshness": ("freshness",),
-    "price": ("price",), "length": ("length",), "followers": ("followers",), "format": ("format",),
-    "category": ("category",), "content and user": ("taste", "quality", "wording", "activity"),
-}  # fmt: skip
+TINY = 1e-7  # probabilities are kept this far from 0 and 1 in log-odds
+CHUNK = 100_000  # rows predicted at once: what bounds the working memory
+MOST_EXACT = 12  # groups: 4,096 coalitions
+LEAST_BACKGROUND = 50  # rows; with two, the sign of an effect is wrong in a third of the draws
+PROMISE = 1e-3  # log-odds: how exactly base and attributions add up to the prediction
+NOT_GROUPS = ("base", "prediction", "r2")  # columns of an explanation that are no attributions
+IDS = ("record", "history")  # hidden by an id that nobody knows: of the content, of the user
+Groups = dict[str, Sequence[str]]
 
 
-def explain_rows(
-    predict, rows, background, groups=None, method="permutation", rounds=4, link="logit", seed=0, verbose=True
-):
-    """Attributions of each row's prediction to groups of columns, in log-odds.
+# --- exact values of small games ----------------------------------------------------------------------------
+
+
+def coalitions(n: int) -> np.ndarray:
+    """All coalitions of `n` players: (2^n, n) bool; row ``s`` holds the bits of the number ``s``.
+
+    Examples
+    --------
+    >>> coalitions(2).astype(int).tolist()
+    [[0, 0], [1, 0], [0, 1], [1, 1]]
+    """
+    return (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(bool)
+
+
+def shapley_values(values: np.ndarray) -> np.ndarray:
+    r"""Shapley values of a game of which every coalition's value is known.
+
+    .. math:: \phi_j=\sum_{S\subseteq N\setminus\{j\}}\frac{|S|!\,(n-|S|-1)!}{n!}\,
+              \bigl(v(S\cup\{j\})-v(S)\bigr)
+
+    the mean of what player :math:`j` adds over all orders in which the players can arrive (Shapley 1953).
 
     Parameters
     ----------
-    predict, rows, background, groups, link, verbose
-        As in `rows_game`.
-    method, rounds, seed
-        As in `explain`.
+    values : array, shape (2^n, ...)
+        v of the coalitions, in the order of `coalitions`; further axes are games of their own.
+
+    Returns
+    -------
+    array, shape (n, ...)
+
+    Raises
+    ------
+    ValueError
+        If the number of values is not a power of two.
+
+    Examples
+    --------
+    Two players are worth 1 and 3 alone and 6 together: the surplus of 2 is shared.
+
+    >>> shapley_values([0, 1, 3, 6]).tolist()
+    [2.0, 4.0]
+    """
+    values = np.asarray(values, float)
+    n = len(values).bit_length() - 1
+    if len(values) < 2 or len(values) != 2**n:
+        raise ValueError(f"values must hold all 2^n coalitions of n players, got {len(values)}")
+    masks = coalitions(n)
+    size = masks.sum(axis=1)[:, None]
+    chance = np.array([factorial(s) * factorial(n - s - 1) / factorial(n) for s in range(n)])
+    weights = np.where(masks, chance[size - 1], -chance[np.minimum(size, n - 1)])  # (2^n, n)
+    return np.tensordot(weights.T, values, axes=1)
+
+
+@dataclass
+class Game:
+    """Groups of inputs as players, and the model's log-odds when only some of them are known.
+
+    `names` of the G groups, `index` with the ids of the B rows, their `prediction` as they are (B,), and `value`,
+    a function from coalitions, (S, G) bool, to log-odds, (S, B).
+    """
+
+    names: list[str]
+    index: pd.Index
+    prediction: np.ndarray
+    value: Callable[[np.ndarray], np.ndarray]
+
+
+def explain(game: Game, method: str = "exact", rounds: int = 4, seed: int = 0) -> pd.DataFrame:
+    r"""Attributions of a game: base and groups, which add up to the prediction.
+
+    Parameters
+    ----------
+    game : Game
+    method : {"exact", "permutation"}
+        All :math:`2^G` coalitions; or what each group adds, mean over random orders and their reverses
+        (Mitchell et al. 2022), for more than about ten groups.
+    rounds : int
+        Random orders, for "permutation".
+    seed : int
 
     Returns
     -------
     DataFrame
-        Indexed as `rows`: base, a column for each group, prediction; they add up (see `explain`).
+        Indexed as the rows: base, a column for each group, prediction, all in log-odds.
+
+    Raises
+    ------
+    ValueError
+        If the method is not known or the game is too large for it.
+    RuntimeError
+        If base and attributions miss the prediction by more than 0.001: then a row's prediction depends on
+        more than that row.
+    """
+    G = len(game.names)
+    if method not in ("exact", "permutation"):
+        raise ValueError(f"method must be exact or permutation, got {method!r}")
+    if not is_whole(rounds):
+        raise ValueError(f"rounds must be a whole number of at least 1, got {rounds!r}")
+    if method == "exact" and G > MOST_EXACT:
+        rule = f"at most {MOST_EXACT} groups: join some, or take method='permutation'"
+        raise ValueError(f"all coalitions of {G} groups are 2^{G}; {rule}")
+    if method == "exact" or G == 1:
+        values = game.value(coalitions(G))
+        base, phi = values[0], shapley_values(values)
+    else:
+        base, phi = _permutation(game, rounds, np.random.default_rng(seed))
+    table = pd.DataFrame(phi.T, columns=game.names, index=game.index)
+    table.insert(0, "base", base)
+    table["prediction"] = game.prediction
+    if (error := additivity_error(table)) > PROMISE:
+        promised = (
+            f"base and attributions miss the prediction by {error:.2g} log-odds (promised: {PROMISE:g})"
+        )
+        raise RuntimeError(f"{promised}: the model does not give the same row the same prediction twice")
+    return table
+
+
+def _permutation(game, rounds, rng):
+    """Means over random orders and their reverses; each path from nothing to everything adds up."""
+    G = len(game.names)
+    orders = [rng.permutation(G) for _ in range(rounds)]
+    orders = np.array([order for one in orders for order in (one, one[::-1])])
+    arrival = np.argsort(orders, axis=1)  # (paths, G): the step at which a player comes
+    masks = arrival[:, None, :] < np.arange(G + 1)[:, None]
+    values = game.value(masks.reshape(-1, G)).reshape(len(orders), G + 1, -1)
+    gains = np.diff(values, axis=1)
+    return values[0, 0], np.take_along_axis(gains, arrival[:, :, None], axis=1).mean(axis=0)
+
+
+def parts(table: pd.DataFrame) -> pd.DataFrame:
+    """The attributions alone, without base, prediction and R²."""
+    return table.drop(columns=[name for name in NOT_GROUPS if name in table])
+
+
+def additivity_error(table: pd.DataFrame) -> float:
+    """Largest gap between base plus attributions and the prediction, in log-odds."""
+    return float((table["base"] + parts(table).sum(axis=1) - table["prediction"]).abs().max())
+
+
+def mean_effects(
+    table: pd.DataFrame, clusters: np.ndarray | None = None, level: float = 0.95
+) -> pd.DataFrame:
+    """Mean attribution and mean size of each group, with intervals: a DataFrame by group, largest size first.
+
+    Columns are mean, low, high and size (mean of the absolute values), all in log-odds. `clusters` (B,) are drawn
+    with replacement for the intervals of that `level`, such as the users or contents of the rows; rows by default.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"base": 0.0, "a": [1.0, 1.0], "b": [-2.0, 2.0], "prediction": [-1.0, 3.0]})
+    >>> mean_effects(table)["mean"].to_dict()
+    {'b': 0.0, 'a': 1.0}
+    """
+    each = parts(table)
+    found = bootstrap_interval(
+        each.to_numpy(), np.arange(len(each)) if clusters is None else clusters, level=level
+    )
+    out = pd.DataFrame({"mean": found.value, "low": found.low, "high": found.high}, index=each.columns)
+    return out.assign(size=each.abs().mean()).sort_values("size", ascending=False)
+
+
+# --- tables of features -------------------------------------------------------------------------------------
+
+
+def explain_rows(
+    predict: Callable, rows: pd.DataFrame, background: pd.DataFrame, groups: Groups | None = None,
+    method: str = "permutation", rounds: int = 4, link: str = "logit", seed: int = 0, verbose: bool = True,
+) -> pd.DataFrame:  # fmt: skip
+    """Attributions of each row's prediction to groups of columns: `rows_game`, solved by `explain`.
 
     Examples
     --------
@@ -67,183 +221,417 @@ def explain_rows(
     return explain(rows_game(predict, rows, background, groups, link, verbose), method, rounds, seed)
 
 
-def explain_market(
-    predictor, market, impressions=None, groups=None, method="exact", rounds=2, n_background=4, effect="ctr",
-    seed=0, verbose=True,
-):  # fmt: skip
-    """Attributions of the predictions for a market to its modalities, or to groups of its columns.
+def rows_game(
+    predict: Callable, rows: pd.DataFrame, background: pd.DataFrame, groups: Groups | None = None,
+    link: str = "logit", verbose: bool = True,
+) -> Game:  # fmt: skip
+    r"""The game of a table: hidden columns take the values of background rows, averaged over these.
+
+    .. math:: v_i(S)=\frac1K\sum_{k}\operatorname{logit} f\bigl(x_{i,S},\,b_{k,\bar S}\bigr)
+
+    (the interventional value: Lundberg and Lee 2017, Janzing et al. 2020). Rows that mix a column of one row
+    with the rest of another may be such as never occur; groups keep together what belongs together.
 
     Parameters
     ----------
-    predictor, market, impressions, groups, n_background, effect, seed, verbose
-        As in `market_game`.
-    method, rounds
-        As in `explain`; exact values suit up to about eight groups, "permutation" more.
+    predict : callable
+        From a DataFrame with the columns of `rows` to (n,) probabilities.
+    rows, background : DataFrame
+        (B, D) to explain, and (K, D) to compare with: 50 rows or more.
+    groups : dict of str to list of str, optional
+        Columns by group; each column in at most one. A group for each column where it is not given. Columns
+        of no group keep their own value.
+    link : {"logit", "identity"}
+        "identity" where `predict` gives log-odds, or anything else that is to be explained as it is.
+    verbose : bool
+        Show progress.
 
     Returns
     -------
-    DataFrame
-        Indexed by impression_id: base, a column for each group, prediction, all in log-odds.
+    Game
+
+    Raises
+    ------
+    ValueError
+        Lists everything that is wrong at once.
+    """
+    groups = column_groups(groups, rows, background)
+    owner = {column: g for g, columns in enumerate(groups.values()) for column in columns}
+    B, K, both = len(rows), len(background), pd.concat([rows, background])
+
+    def of(masks):
+        S = len(masks)
+        own, other = np.tile(np.repeat(np.arange(B), K), (S, 1)), np.tile(np.arange(B, B + K), (S, B))
+        taken = {g: np.where(masks[:, [g]], own, other).ravel() for g in range(len(groups))} | {
+            -1: own.ravel()
+        }
+        columns = {c: both[c].array.take(taken[owner.get(c, -1)]) for c in rows}
+        return scores(predict, pd.DataFrame(columns), link).reshape(S, B, K).mean(axis=2)
+
+    value = _in_chunks(of, lambda masks: np.full(len(masks), B * K), B, verbose)
+    return Game(list(groups), rows.index, scores(predict, rows, link), value)
+
+
+def scores(predict: Callable, rows: pd.DataFrame, link: str = "logit") -> np.ndarray:
+    """What `predict` says of rows, (n,): log-odds of probabilities, or with link "identity" as it is."""
+    values = np.asarray(predict(rows), float)
+    values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+    if values.shape != (len(rows),):
+        hint = "; of predict_proba give the column [:, 1]" if values.ndim == 2 else ""
+        shape = f"each of the {len(rows):,} rows, got shape {values.shape}{hint}"
+        raise ValueError(f"predict must give one number for {shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"predict gave {np.count_nonzero(~np.isfinite(values)):,} values that are not finite"
+        )
+    if link == "identity":
+        return values
+    if link != "logit":
+        raise ValueError(f'link must be "logit" or "identity", got {link!r}')
+    if len(values) and (values.min() < 0 or values.max() > 1):
+        rule = 'with link="logit" predict must give probabilities from 0 to 1'
+        raise ValueError(
+            f'{rule}, got {values.min():g} to {values.max():g}; for log-odds say link="identity"'
+        )
+    return logit(np.clip(values, TINY, 1 - TINY))
+
+
+def column_groups(groups: Groups | None, rows: pd.DataFrame, background: pd.DataFrame) -> dict[str, list]:
+    """Groups as lists of columns, after everything about the tables has been checked."""
+    problems = [
+        f"{name} must be a DataFrame with rows, got {type(table).__name__} of {len(table)}"
+        for name, table in (("rows", rows), ("background", background))
+        if not isinstance(table, pd.DataFrame) or not len(table)
+    ]
+    if problems:
+        raise ValueError("; ".join(problems))
+    if list(rows.columns) != list(background.columns):
+        differ = sorted(map(str, set(rows.columns) ^ set(background.columns))) or ["their order"]
+        problems.append(f"rows and background differ in {', '.join(differ)}")
+    problems += [] if groups is None else _group_problems(groups, list(rows.columns))
+    if problems:
+        raise ValueError("; ".join(problems))
+    return {str(c): [c] for c in rows} if groups is None else {n: list(c) for n, c in groups.items()}
+
+
+def _group_problems(groups, known):
+    if not isinstance(groups, dict) or not groups:
+        return [f"groups must be a dict of names to columns, got {groups!r}"]
+    problems, seen = [], set()
+    for name, columns in groups.items():
+        if name in NOT_GROUPS:
+            problems.append(f"a group must not be called {name}")
+        if isinstance(columns, str) or not len(columns):
+            problems.append(f"group {name!r} must be a list of columns, got {columns!r}")
+            continue
+        for words, wrong in (
+            ("no such columns", [str(c) for c in columns if c not in known]),
+            ("already in another group", [str(c) for c in columns if c in seen]),
+        ):
+            problems += [f"group {name!r}: {words}: {', '.join(wrong)}"] if wrong else []
+        seen |= set(columns)
+    return problems
+
+
+def _in_chunks(of, rows_of_masks, B, verbose):
+    """A game's value: distinct coalitions only, as many at once as `CHUNK` rows allow."""
+
+    def value(masks):
+        masks, where = np.unique(np.asarray(masks, bool), axis=0, return_inverse=True)
+        out, size = np.empty((len(masks), B)), np.cumsum(rows_of_masks(masks))
+        with tqdm(total=len(masks), desc="coalitions", disable=not verbose) as bar:
+            for part in np.split(np.arange(len(masks)), np.flatnonzero(np.diff(size // CHUNK)) + 1):
+                out[part] = of(masks[part])
+                bar.update(len(part))
+        return out[where.ravel()]
+
+    return value
+
+
+# --- markets ------------------------------------------------------------------------------------------------
+
+
+def explain_market(
+    predictor: Any, market: Market, impressions: Sequence | None = None, groups: Groups | None = None,
+    method: str = "exact", rounds: int = 4, n_background: int = LEAST_BACKGROUND, effect: str = "ctr",
+    seed: int = 0, verbose: bool = True,
+) -> pd.DataFrame:  # fmt: skip
+    """Attributions of the predictions for a market to groups of its inputs: `market_game`, by `explain`.
 
     Examples
     --------
-    >>> import vaecm
-    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=50, n_contents=40, n_impressions=1_000))
+    >>> log = pd.DataFrame({"impression_id": [1, 2], "user_id": 1, "content_id": 1, "position": [1, 3],
+    ...                     "time": pd.Timestamp("2025-03-01")})
+    >>> market = Market(pd.DataFrame({"user_id": [1]}), pd.DataFrame({"content_id": [1]}), log)
     >>> by_position = lambda m: 1 / (1 + m.impressions["position"])
-    >>> table = explain_market(by_position, market, [1, 2], verbose=False)
-    >>> bool(table["cover"].abs().max() < 1e-9)
-    True
+    >>> table = explain_market(by_position, market, verbose=False)
+    >>> table["context"].gt(0).tolist(), bool(table["record"].abs().max() < 1e-9)
+    ([True, False], True)
     """
     game = market_game(predictor, market, impressions, groups, n_background, effect, seed, verbose)
     return explain(game, method, rounds, seed)
 
 
-def explain(game, method="permutation", rounds=4, seed=0):
-    r"""Attributions of a game: base and groups, which for Shapley methods add up to the prediction.
+def market_groups(market: Market) -> dict[str, tuple[str, ...]]:
+    """Inputs of a market by modality: cover, title, sound, vectors, attributes, record, history, profile, context.
 
-    ================  ========================================================================================
-    method            what is computed
-    ================  ========================================================================================
-    ``exact``         all :math:`2^G` coalitions
-    ``permutation``   what each group adds, mean over random orders and their reverses (Mitchell et al. 2022)
-    ``kernel``        least squares over sampled coalitions, `shap.KernelExplainer` (Lundberg and Lee 2017)
-    ``lime``          the same with LIME's weights (Ribeiro et al. 2016): **no** additivity, but a local R²
-    ================  ========================================================================================
+    ``record`` is what the log says of the content, its product and its author; ``history`` what it says of
+    the user, events included; both hang on ids. Time stands nowhere: what was known then hangs on it.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame({"impression_id": [1], "user_id": 1, "content_id": 1, "position": 1})
+    >>> content = pd.DataFrame({"content_id": [1], "title": "calm lamp", "price": 9.9})
+    >>> market_groups(Market(pd.DataFrame({"user_id": [1]}), content, log))["attributes"]
+    ('contents.price',)
+    """
+    frames = {"contents": market.content_table(), "users": market.users, "impressions": market.impressions}
+    kinds = {
+        f"{name}.{c}": k for name, frame in frames.items() for c, k in _kinds(market, name, frame).items()
+    }
+    facts = [c for c, kind in kinds.items() if kind in ("number", "class", "flag", "time")]
+    groups = {
+        "cover": ["covers"] if market.covers is not None else [],
+        "title": [c for c, kind in kinds.items() if kind == "text" and c.startswith("contents.")],
+        "sound": ["audio"] if market.audio is not None else [],
+        "vectors": [f"vectors.{name}" for name in market.vectors or {}],
+        "attributes": [c for c in facts if c.startswith("contents.")], "record": ["record"],
+        "history": ["history"], "profile": [c for c in facts if c.startswith("users.")],
+        "context": [c for c in facts if c.startswith("impressions.") and kinds[c] != "time"],
+    }  # fmt: skip
+    return {name: tuple(columns) for name, columns in groups.items() if columns}
+
+
+def market_game(
+    predictor: Any, market: Market, impressions: Sequence | None = None, groups: Groups | None = None,
+    n_background: int = LEAST_BACKGROUND, effect: str = "ctr", seed: int = 0, verbose: bool = True,
+) -> Game:  # fmt: skip
+    """The game of a market, in which inputs are hidden by other tables; the predictor is asked as ever.
+
+    =============================  ===========================================================================
+    input                          hidden as
+    =============================  ===========================================================================
+    cover, sound, texts, vectors   missing, which a multimodal model knows of
+    record, history                an id that nobody knows, without product and author
+    other columns of contents,     those of a typical background row: median number, most frequent class,
+    products and users             median age (Sundararajan and Najmi 2020 call this baseline Shapley values)
+    columns of impressions         values of K background rows, drawn for each explained row; the mean over
+                                   these
+    =============================  ===========================================================================
 
     Parameters
     ----------
-    game : Game
-    method : str
-    rounds : int
-        Random orders, for "permutation"; for "kernel" and "lime" :math:`2 G` coalitions each.
+    predictor : object with ``predict``, or callable
+        From a Market to a DataFrame with the column `effect`, indexed by impression_id.
+    market : Market
+        Its impressions are the background.
+    impressions : array-like, optional
+        Values of impression_id to explain (B); all where it is not given.
+    groups : dict of str to sequence of str, optional
+        `market_groups` where it is not given; its names of columns can be grouped otherwise.
+    n_background : int
+        K, impressions drawn for each explained one; with fewer than 50, signs become a matter of luck.
+    effect : str
+        A probability among what is predicted: ctr, cvr or ctcvr.
     seed : int
+        Of the background.
+    verbose : bool
+        Show progress.
 
     Returns
     -------
-    DataFrame
-        Columns base, groups, prediction; for "lime" also r2.
+    Game
 
     Raises
     ------
     ValueError
-        If the method is not known or the game is too large for it.
-    RuntimeError
-        If base and attributions miss the prediction by more than 0.001, which a model does that is not a
-        function.
+        Lists everything that is wrong at once.
     """
-    G = len(game.names)
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if not isinstance(rounds, int | np.integer) or rounds < 1:
-        raise ValueError(f"rounds must be a whole number of at least 1, got {rounds!r}")
-    rng, extra = np.random.default_rng(seed), {}
-    if method == "exact" or G == 1:
-        values = game.table()
-        base, phi = values[0], shapley_values(values)
-    elif method == "permutation":
-        base, phi = _permutation(game, rounds, rng)
-    elif method == "kernel":
-        base, phi = _kernel(game, rounds, rng)
-    else:
-        base, phi, extra["r2"] = _lime_on_masks(game, rounds, rng)
-    table = pd.DataFrame(phi.T, columns=game.names, index=game.index)
-    table.insert(0, "base", base)
-    if game.rest is not None:
-        table["identity"] = game.rest
-    table["prediction"] = game.prediction
-    if method != "lime" and (error := additivity_error(table)) > PROMISE:
-        raise RuntimeError(
-            f"base and attributions miss the prediction by {error:.2g} log-odds (promised: {PROMISE:g}): "
-            "the model does not give the same row the same prediction twice"
-        )
-    return table.assign(**extra)
+    whole = market_groups(market)
+    groups = whole if groups is None else groups
+    problems = _group_problems(groups, {column for columns in whole.values() for column in columns})
+    if not is_whole(n_background):
+        problems.append(f"n_background must be a whole number of at least 1, got {n_background!r}")
+    explained = market if impressions is None else market.select(np.asarray(impressions))
+    if not len(explained.impressions):
+        problems.append("there is no impression to explain")
+    if problems:
+        raise ValueError("; ".join(problems))
+    hidden = _Hidden(market, explained, groups, n_background, seed)
+
+    def of(masks):
+        out = np.empty((len(masks), hidden.B))
+        _, version = np.unique(masks[:, hidden.fixed], axis=0, return_inverse=True)
+        for v in np.unique(version):
+            some = version.ravel() == v
+            built, of_mask = hidden.build(masks[some])
+            found = effect_scores(predictor, built, effect).reshape(-1, hidden.B)
+            sums = np.zeros((some.sum(), hidden.B))
+            np.add.at(sums, of_mask, found)
+            out[some] = sums / np.bincount(of_mask)[:, None]
+        return out
+
+    value = _in_chunks(of, lambda masks: hidden.B * hidden.donors_of(masks), hidden.B, verbose)
+    prediction = effect_scores(predictor, replace(explained, truth=None), effect)
+    index = pd.Index(explained.impressions["impression_id"], name="impression_id")
+    return Game(list(groups), index, prediction, value)
 
 
-def parts(table):
-    """The attributions alone, without base, prediction and R²."""
-    return table.drop(columns=[name for name in NOT_GROUPS if name in table])
+def effect_scores(predictor: Any, market: Market, effect: str = "ctr") -> np.ndarray:
+    """Log-odds of the predicted effect, (B,), in the order of the impressions."""
+    out = (predictor.predict if hasattr(predictor, "predict") else predictor)(market)
+    if isinstance(out, pd.DataFrame):
+        if effect not in out:
+            there = ", ".join(map(str, out.columns))
+            raise ValueError(f"the prediction has no column {effect!r}; there are {there}")
+        at = rows_of(market.impressions["impression_id"], out.index)
+        if (at < 0).any():
+            raise ValueError(f"the prediction lacks {np.count_nonzero(at < 0):,} of {len(at):,} impressions")
+        out = out[effect].iloc[at]
+    return scores(lambda _: out, market.impressions)
 
 
-def additivity_error(table):
-    """Largest gap between base plus attributions and the prediction, in log-odds."""
-    return float((table["base"] + parts(table).sum(axis=1) - table["prediction"]).abs().max())
+def _kinds(market, name, frame):
+    roles = market.roles or {}
+    if name == "contents":  # a product's columns are joined to its contents'
+        roles = {"contents": {**roles.get("products", {}), **roles.get("contents", {})}}
+    return column_kinds(name, frame, roles)
 
 
-def importance(table):
-    """Mean size of each group's attributions, largest first: mean size in log-odds, as a Series."""
-    return parts(table).abs().mean().sort_values(ascending=False)
+class _Hidden:
+    """Markets in which some inputs of the explained impressions are hidden.
+
+    Behind the contents and users of the market stand strangers: copies of those that are explained, with ids
+    that nobody knows. They hide a record and a history.
+    """
+
+    def __init__(self, market, explained, groups, K, seed):
+        self.market, self.log, self.K, self.B = market, explained.impressions, K, len(explained.impressions)
+        self.player = {column: g for g, columns in enumerate(groups.values()) for column in columns}
+        self.drawn = [c for c in self.player if c.startswith("impressions.")]
+        self.fixed = sorted({g for c, g in self.player.items() if c not in IDS and c not in self.drawn})
+        own = rows_of(self.log["impression_id"], market.impressions["impression_id"])
+        donors = np.random.default_rng(seed).integers(len(market.impressions), size=(K, self.B))
+        self.rows = np.concatenate([own[None], donors])  # (1 + K, B): rows of the market's impressions
+        self.parts = {
+            "contents": _Strangers(market.content_table(), "content_id", market.content_rows, own, donors),
+            "users": _Strangers(market.users, "user_id", market.user_rows, own, donors),
+        }
+        outcomes = [c for c, k in _kinds(market, "impressions", self.log).items() if k == "outcome"]
+        self.log = self.log.drop(columns=outcomes)
+
+    def donors_of(self, masks):
+        """Number of background rows that each coalition needs."""
+        known = [masks[:, self.player[c]] for c in self.drawn]
+        return np.where(np.all(known, axis=0), 1, self.K) if known else np.ones(len(masks), int)
+
+    def build(self, masks):
+        """The market of coalitions that share their tables; and the coalition of each block of B impressions."""
+        blocks = self.donors_of(masks)
+        of_mask = np.repeat(np.arange(len(masks)), blocks)
+        donor = np.concatenate([np.arange(n) for n in blocks])
+        known = {c: masks[of_mask, g] for c, g in self.player.items()}  # (blocks,)
+        log = self.log.iloc[np.tile(np.arange(self.B), len(of_mask))].reset_index(drop=True)
+        for c in (name.partition(".")[2] for name in self.drawn):
+            rows = self.rows[np.where(known[f"impressions.{c}"], 0, 1 + donor)]
+            log[c] = self.market.impressions[c].array.take(rows.ravel())
+        for name, hider in (("contents", "record"), ("users", "history")):
+            part = self.parts[name]
+            places = np.stack([part.strangers, part.own])[known.get(hider, np.ones(len(of_mask))).astype(int)]
+            log[part.key] = part.frame[part.key].array.take(places.ravel())
+        changed = {c for c, g in self.player.items() if g in self.fixed and not masks[0, g]}
+        log["impression_id"] = np.arange(len(log))
+        return self._market(changed, log), of_mask
+
+    def _market(self, changed, log):
+        """The market with these columns of its tables hidden, and this log to predict."""
+        market, time = self.market, self.market.impressions.get("time")
+        frames = {
+            name: part.hide({c.partition(".")[2] for c in changed if c.startswith(name)}, market, name, time)
+            for name, part in self.parts.items()
+        }
+        arrays = {"covers": market.covers, "audio": market.audio}
+        arrays |= {f"vectors.{name}": a for name, a in (market.vectors or {}).items()}
+        for name, array in arrays.items():
+            if array is not None:
+                arrays[name] = array[self.parts["contents"].source]
+                if name in changed:
+                    arrays[name][self.parts["contents"].places] = np.nan if array.dtype.kind == "f" else 0
+        vectors = market.vectors and {name: arrays[f"vectors.{name}"] for name in market.vectors}
+        return replace(
+            market, **frames, impressions=log, covers=arrays["covers"], audio=arrays["audio"], vectors=vectors,
+            truth=None, factors=None, oracle=None, broken=None, log=market.past,
+        )  # fmt: skip
 
 
-def join(table, groups):
-    """The table with attributions added up by group: a dict from a new name to old names, others stay."""
-    unknown = [name for names in groups.values() for name in names if name not in table]
-    if unknown:
-        raise ValueError(f"join: no such columns: {', '.join(unknown)}; there are {', '.join(table.columns)}")
-    old = {name: new for new, names in groups.items() for name in names}
-    return table.T.groupby([old.get(name, name) for name in table.columns], sort=False).sum().T
+class _Strangers:
+    """A table of contents or users, followed by copies of those that are explained, under unknown ids."""
+
+    def __init__(self, frame, key, entity, own, donors):
+        self.key, self.entity, self.shown, self.donors = key, entity, own, donors.ravel()
+        self.own = entity[own]
+        one, which = np.unique(self.own, return_inverse=True)
+        copies = frame.iloc[one].copy()
+        copies[key] = new_ids(frame[key], len(one))
+        for column in {"product_id", "author_id"} & set(frame):
+            frame, copies = (f.assign(**{column: f[column].astype(object)}) for f in (frame, copies))
+            copies[column] = None
+        self.frame = pd.concat([frame, copies], ignore_index=True)
+        self.strangers = len(frame) + which.ravel()
+        self.source = np.concatenate([np.arange(len(frame)), one])
+        self.places = np.concatenate([one, np.unique(self.strangers)])
+        self.which = which.ravel()
+
+    def hide(self, columns, market, name, time):
+        """The table in which these columns of the explained rows are missing, or typical of the background."""
+        frame, kinds = self.frame.copy(), _kinds(market, name, self.frame)
+        for column in columns:
+            usual = self.frame[column].iloc[self.entity[self.donors]]
+            if kinds[column] == "text":
+                frame[column] = frame[column].astype(object)
+                value = None
+            elif kinds[column] == "time":
+                age = pd.Series(time.iloc[self.donors].to_numpy() - usual.to_numpy()).median()
+                first = time.iloc[self.shown].reset_index(drop=True).groupby(self.which).min()
+                value = np.tile((first - age).to_numpy(), 2)  # as old as is usual when it was shown first
+            else:
+                value = _typical(usual.dropna(), kinds[column])
+            frame.iloc[self.places, frame.columns.get_loc(column)] = value
+        return frame
 
 
-def _permutation(game, rounds, rng):
-    """Means over random orders and their reverses; each path from nothing to everything adds up."""
-    G = len(game.names)
-    orders = [rng.permutation(G) for _ in range(rounds)]
-    orders = [order for one in orders for order in (one, one[::-1])]
-    masks = np.zeros((len(orders), G + 1, G), bool)
-    for path, order in zip(masks, orders, strict=True):
-        for step, player in enumerate(order):
-            path[step + 1 :, player] = True
-    values = game.value(masks.reshape(-1, G)).reshape(len(orders), G + 1, -1)
-    phi = np.zeros((G, values.shape[2]))
-    for order, path in zip(orders, values, strict=True):
-        phi[order] += np.diff(path, axis=0)
-    return values[0, 0], phi / len(orders)
+def _typical(values, kind):
+    """The middle number or the most frequent class."""
+    if not len(values):
+        return None
+    return values.sort_values().iloc[(len(values) - 1) // 2] if kind == "number" else values.mode().iloc[0]
 
 
-def _kernel(game, rounds, rng):
-    """Kernel SHAP over presence: the rows are the outputs of one function of the coalition."""
-    shap = _library("shap")
-    G = len(game.names)
-    state = np.random.get_state()  # noqa: NPY002 (shap draws from numpy's global generator)
-    np.random.seed(int(rng.integers(2**31)))  # noqa: NPY002
-    try:
-        explainer = shap.KernelExplainer(lambda z: game.value(z > 0.5), np.zeros((1, G)))
-        phi = explainer.shap_values(np.ones((1, G)), nsamples=2 * G * (rounds + 1), silent=True, l1_reg=False)
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
-    return np.atleast_1d(explainer.expected_value), np.asarray(phi).reshape(G, -1)
+def new_ids(ids: pd.Series, n: int) -> np.ndarray:
+    """`n` ids of the same kind that are not among `ids`.
+
+    Examples
+    --------
+    >>> new_ids(pd.Series([3, 8]), 2).tolist()
+    [9, 10]
+    """
+    if pd.api.types.is_numeric_dtype(ids):
+        return np.arange(n) + int(ids.max()) + 1
+    return np.array([f"stranger {len(ids)} {k}" for k in range(n)], dtype=object)
 
 
-def _lime_on_masks(game, rounds, rng):
-    """LIME over presence, as for texts and pictures: near coalitions weigh more, ridge regression, its R²."""
-    base_module = _library("lime", "lime.lime_base")
-    G = len(game.names)
-    count = max(2 * G * rounds, 4 * G)
-    masks = rng.random((count, G)) > rng.random((count, 1))
-    masks[0] = True
-    values = game.value(masks)
-    distance = 1 - np.sqrt(masks.mean(axis=1))  # cosine distance from the full coalition
-    solver = base_module.LimeBase(lambda d: np.sqrt(np.exp(-(d**2) / 0.25**2)), random_state=0)
-    base, phi, r2 = np.zeros(values.shape[1]), np.zeros((G, values.shape[1])), np.zeros(values.shape[1])
-    for i in range(values.shape[1]):
-        base[i], found, r2[i], _ = solver.explain_instance_with_data(
-            masks.astype(float), values[:, i : i + 1], distance, 0, G, feature_selection="none"
-        )
-        for player, weight in found:
-            phi[player, i] = weight
-    return base, phi, r2
+# --- trees and LIME -----------------------------------------------------------------------------------------
 
 
-def _library(name, module=None):
+def library(name: str, module: str | None = None) -> Any:
+    """An optional library, or one clear error that says how to install it."""
     try:
         return import_module(module or name)
     except ImportError as error:
         raise ImportError(f'{name} is not installed: pip install "vaecm[explain]"') from error
 
 
-# --- explainers that know more, or ask otherwise ------------------------------------------------------------
-
-
-def tree_rows(model, rows, groups=None):
+def tree_rows(model: Any, rows: pd.DataFrame, groups: Groups | None = None) -> pd.DataFrame:
     """SHAP values of a tree ensemble, exact along its paths, in its own output (log-odds of a classifier).
 
     By `shap.TreeExplainer` (Lundberg et al. 2020, "tree path dependent"): hidden features are averaged over
@@ -253,9 +641,7 @@ def tree_rows(model, rows, groups=None):
     Parameters
     ----------
     model : LightGBM, XGBoost or scikit-learn tree model with one output
-    rows : DataFrame
-        (B, D).
-    groups : dict of str to list of str, optional
+    rows, groups
         As in `rows_game`.
 
     Returns
@@ -263,59 +649,38 @@ def tree_rows(model, rows, groups=None):
     DataFrame
         Indexed as `rows`: base, groups, prediction.
     """
-    shap = _library("shap")
     groups = column_groups(groups, rows, rows)
-    explainer = shap.TreeExplainer(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the shape of its result, which both forms below fit
-        values = np.asarray(explainer.shap_values(rows), float)
-    if values.ndim == 3:  # older versions give one array per class
-        values = values[-1] if values.shape[1:] == rows.shape else values[..., -1]
-    base = float(np.ravel(explainer.expected_value)[-1])
-    table = pd.DataFrame(
-        {name: values[:, rows.columns.get_indexer(c)].sum(axis=1) for name, c in groups.items()}
-    )
-    table.insert(0, "base", base)
-    table["prediction"] = base + values.sum(axis=1)
-    return table.set_axis(rows.index)
-
-
-def tree_interactions(model, rows, groups=None):
-    """Mean size of the interaction of each pair of groups in a tree ensemble: a (G, G) DataFrame.
-
-    By `shap.TreeExplainer`; off the diagonal stand interactions, on it main effects, in log-odds.
-    """
-    shap = _library("shap")
-    groups = column_groups(groups, rows, rows)
-    values = np.asarray(shap.TreeExplainer(model).shap_interaction_values(rows), float)
-    each = np.stack([values[:, rows.columns.get_indexer(c)].sum(axis=1) for c in groups.values()], axis=1)
-    each = np.stack([each[:, :, rows.columns.get_indexer(c)].sum(axis=2) for c in groups.values()], axis=2)
-    size = 2 * np.abs(each).mean(axis=0)
-    size[np.diag_indices(len(size))] /= 2  # shap shares an interaction between its two cells
-    return pd.DataFrame(size, index=list(groups), columns=list(groups))
+    found = library("shap").TreeExplainer(model)(rows)
+    values, base = found.values, np.asarray(found.base_values)
+    if values.ndim == 3:  # one array a class
+        values, base = values[..., -1], base.reshape(len(rows), -1)[:, -1]
+    sums = {name: values[:, rows.columns.get_indexer(c)].sum(axis=1) for name, c in groups.items()}
+    table = pd.DataFrame({"base": base} | sums, index=rows.index)
+    return table.assign(prediction=base + values.sum(axis=1))
 
 
 def lime_rows(
-    predict, rows, background, groups=None, samples=1_000, discretize=False, link="logit", seed=0,
-    verbose=True,
-):  # fmt: skip
+    predict: Callable, rows: pd.DataFrame, background: pd.DataFrame, groups: Groups | None = None,
+    samples: int = 2_000, width: float | None = None, link: str = "logit", seed: int = 0, verbose: bool = True,
+) -> pd.DataFrame:  # fmt: skip
     r"""LIME: near each row, a ridge regression of the predictions on perturbed rows (Ribeiro et al. 2016).
 
     .. math:: \min_w\;\sum_k e^{-d(x,x_k)^2/2h^2}
               \bigl(\operatorname{logit} f(x_k)-w_0-w^\top x'_k\bigr)^2+\lVert w\rVert^2
 
     with :math:`x'` the standardised columns and :math:`d` their distance; a column's attribution is
-    :math:`w_j x'_j`. **Read `r2` first**: it says how much of the predictions near the row the regression
-    follows. Numbers that are missing take the background's median, because LIME cannot leave a gap.
+    :math:`w_j x'_j`. Perturbed rows are drawn around the row itself, not around the background's mean as in
+    LIME's default, which makes the fit a global one. **Read `r2` first**: it says how much of the predictions
+    near the row the regression follows. A number that is missing stays missing and gets no attribution.
 
     Parameters
     ----------
     predict, rows, background, groups, link, verbose
-        As in `rows_game`.
+        As in `rows_game`; columns are numbers or classes, gaps and classes of any type included.
     samples : int
-        Perturbed rows for each explained row.
-    discretize : bool
-        Quarters of the background instead of numbers, which is LIME's own default.
+        Perturbed rows for each explained row; at least twice the columns.
+    width : float, optional
+        h, in standard deviations; :math:`\tfrac34\sqrt D` where it is not given.
     seed : int
         Of the perturbation.
 
@@ -323,555 +688,127 @@ def lime_rows(
     -------
     DataFrame
         Indexed as `rows`: base (the intercept), groups, prediction, r2. Base and groups need not add up.
-    """
-    lime_tabular = _library("lime", "lime.lime_tabular")
-    groups = column_groups(groups, rows, background)
-    coding = _Coding(background)
-    explainer = lime_tabular.LimeTabularExplainer(
-        coding.encode(background), mode="regression", feature_names=list(map(str, rows.columns)),
-        categorical_features=coding.classes, discretize_continuous=discretize, feature_selection="none",
-        random_state=seed,
-    )  # fmt: skip
-    encoded, D = coding.encode(rows), rows.shape[1]
-    each, base, r2 = np.zeros((len(rows), D)), np.zeros(len(rows)), np.zeros(len(rows))
-    for i, x in enumerate(tqdm(encoded, desc="LIME", disable=not verbose)):
-        found = explainer.explain_instance(
-            x, lambda near: scores(predict, coding.decode(near), link), num_features=D, num_samples=samples
-        )
-        weight = np.zeros(D)
-        weight[[column for column, _ in found.local_exp[1]]] = [w for _, w in found.local_exp[1]]
-        scaled = np.ones(D) if discretize else (x - explainer.scaler.mean_) / explainer.scaler.scale_
-        scaled[coding.classes] = 1.0
-        each[i], base[i], r2[i] = weight * scaled, found.intercept[1], found.score
-    table = pd.DataFrame(
-        {name: each[:, rows.columns.get_indexer(c)].sum(axis=1) for name, c in groups.items()}
-    )
-    table.insert(0, "base", base)
-    return table.assign(prediction=scores(predict, rows, link), r2=r2).set_axis(rows.index)
-
-
-class _Coding:
-    """Tables as numbers without gaps, and back."""
-
-    def __init__(self, table):
-        self.columns, self.dtypes = list(table.columns), table.dtypes
-        kinds = [not pd.api.types.is_numeric_dtype(d) or pd.api.types.is_bool_dtype(d) for d in self.dtypes]
-        self.classes = [k for k, kind in enumerate(kinds) if kind]
-        self.values = {k: pd.Index(table.iloc[:, k].dropna().unique()).sort_values() for k in self.classes}
-        middle = table.iloc[:, [k for k in range(len(self.columns)) if k not in self.values]].median()
-        self.middle = middle.fillna(0.0)
-
-    def encode(self, table):
-        out = np.empty((len(table), len(self.columns)))
-        for k, name in enumerate(self.columns):
-            if k in self.values:
-                out[:, k] = np.maximum(self.values[k].get_indexer(table[name]), 0)
-            else:
-                out[:, k] = table[name].astype(float).fillna(self.middle[name])
-        return out
-
-    def decode(self, numbers):
-        columns = {}
-        for k, name in enumerate(self.columns):
-            column = numbers[:, k]
-            if k in self.values:
-                column = self.values[k].take(np.clip(column.round().astype(int), 0, len(self.values[k]) - 1))
-            columns[name] = pd.Series(column).astype(self.dtypes.iloc[k])
-        return pd.DataFrame(columns)
-
-
-def gain_by_group(model, groups):
-    """How much each group's splits lowered the training loss of a LightGBM model: a Series, largest first."""
-    booster = getattr(model, "booster_", model)
-    gain = pd.Series(booster.feature_importance("gain"), index=booster.feature_name())
-    return pd.Series({name: gain[list(c)].sum() for name, c in groups.items()}).sort_values(ascending=False)
-
-
-def permutation_by_group(predict, rows, clicked, groups, repeats=5, seed=0):
-    """How much worse the log-loss becomes when a group's columns are shuffled together: a Series.
-
-    By scikit-learn's `permutation_importance` (Breiman 2001, Fisher et al. 2019): its columns are here the
-    groups, each of which holds the number of the row that its values are taken from.
-
-    Parameters
-    ----------
-    predict : callable
-        From a DataFrame to probabilities.
-    rows : DataFrame
-        (B, D), not those that the model was fitted on.
-    clicked : array, shape (B,)
-        0 or 1.
-    groups : dict of str to list of str
-    repeats : int
-        Shuffles of each group.
-    seed : int
-    """
-    from sklearn.inspection import permutation_importance
-
-    groups = column_groups(groups, rows, rows)
-    clicked = np.asarray(clicked, float)
-
-    def loss(_, where, y):
-        table = rows.copy()
-        for g, columns in enumerate(groups.values()):
-            for column in columns:
-                table[column] = rows[column].array.take(where[:, g])
-        p = np.clip(np.asarray(predict(table), float), TINY, 1 - TINY)
-        return (y * np.log(p) + (1 - y) * np.log1p(-p)).mean()
-
-    where = np.repeat(np.arange(len(rows))[:, None], len(groups), axis=1)
-    found = permutation_importance(
-        _Fitted(), where, clicked, scoring=loss, n_repeats=repeats, random_state=seed
-    )
-    return pd.Series(found.importances_mean, index=list(groups)).sort_values(ascending=False)
-
-
-class _Fitted:
-    """What scikit-learn asks of an estimator before it scores."""
-
-    def fit(self, x, y):
-        return self
-
-
-# --- surrogates ---------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Surrogate:
-    """A model that can be read, fitted to the predictions of one that cannot.
-
-    Attributes
-    ----------
-    fidelity, low, high : float
-        R² between its log-odds and the model's on rows held out, with the 95 % interval from rows drawn anew.
-    text : str
-        The tree's rules, or the largest coefficients (log-odds per standard deviation, or per class).
-    predict : callable
-        From rows to log-odds.
-    contributions : callable or None
-        Linear: from rows to what each column adds against the mean row, in log-odds.
-    """
-
-    fidelity: float
-    low: float
-    high: float
-    text: str
-    predict: Any
-    contributions: Any = None
-
-
-def surrogate_tree(predict, rows, depth=4, link="logit", seed=0):
-    """A decision tree that imitates `predict`: rules to read, and how far to trust them.
-
-    Parameters
-    ----------
-    predict, rows, link
-        As in `rows_game`; some thousand rows, 30 % of which are held out for the fidelity.
-    depth : int
-        Questions on the way to a leaf.
-    seed : int
-        Of the split into fitted and held-out rows.
-
-    Returns
-    -------
-    Surrogate
-
-    Examples
-    --------
-    >>> x = pd.DataFrame({"a": np.arange(100.0)})
-    >>> surrogate_tree(lambda t: 1.0 * (t["a"] > 49.5), x, depth=1, link="identity").fidelity
-    1.0
-    """
-    from sklearn.tree import DecisionTreeRegressor, export_text
-
-    coding = _Coding(rows)
-    tree = DecisionTreeRegressor(
-        max_depth=depth, min_samples_leaf=max(1, len(rows) // 100), random_state=seed
-    )
-    y = scores(predict, rows, link)
-    fit, held = _split(len(rows), seed)
-    tree.fit(coding.encode(rows)[fit], y[fit])
-
-    def imitate(table):
-        return tree.predict(coding.encode(table))
-
-    text = export_text(tree, feature_names=list(map(str, rows.columns)), decimals=2)
-    return Surrogate(*_fidelity(y[held], imitate(rows)[held], seed), text, imitate)
-
-
-def surrogate_linear(predict, rows, penalty=1.0, link="logit", seed=0, most=12):
-    """A ridge regression that imitates `predict`, with the contribution of each column.
-
-    Parameters
-    ----------
-    predict, rows, link, seed
-        As in `surrogate_tree`.
-    penalty : float
-        Of the squared coefficients.
-    most : int
-        Coefficients in the text.
-
-    Returns
-    -------
-    Surrogate
-    """
-    from sklearn.linear_model import Ridge
-
-    coding = _Coding(rows)
-    y = scores(predict, rows, link)
-    fit, held = _split(len(rows), seed)
-
-    def design(table):
-        x = coding.encode(table)
-        blocks = {
-            name: x[:, k, None] == np.arange(len(coding.values[k])) if k in coding.values else x[:, k, None]
-            for k, name in enumerate(coding.columns)
-        }
-        return {name: block.astype(float) for name, block in blocks.items()}
-
-    blocks = design(rows)
-    x = np.hstack(list(blocks.values()))
-    mean, scale = x[fit].mean(axis=0), np.maximum(x[fit].std(axis=0), 1e-9)
-    for k, name in enumerate(coding.columns):  # classes stay 0 and 1
-        if k in coding.values:
-            scale[np.repeat(list(blocks), [b.shape[1] for b in blocks.values()]) == name] = 1.0
-    ridge = Ridge(penalty).fit((x[fit] - mean) / scale, y[fit])
-    owner = np.repeat(np.arange(len(blocks)), [b.shape[1] for b in blocks.values()])
-
-    def contributions(table):
-        each = (np.hstack(list(design(table).values())) - mean) / scale * ridge.coef_
-        sums = np.stack([each[:, owner == k].sum(axis=1) for k in range(len(blocks))], axis=1)
-        return pd.DataFrame(sums, columns=list(blocks), index=table.index)
-
-    def imitate(table):
-        return ridge.intercept_ + contributions(table).to_numpy().sum(axis=1)
-
-    names = [
-        f"{coding.columns[k]} = {coding.values[k][j]}" if k in coding.values else str(coding.columns[k])
-        for k, block in enumerate(blocks.values()) for j in range(block.shape[1])
-    ]  # fmt: skip
-    largest = np.argsort(-np.abs(ridge.coef_))[:most]
-    text = "\n".join(f"{ridge.coef_[k]:+.3f}  {names[k]}" for k in largest)
-    return Surrogate(*_fidelity(y[held], imitate(rows)[held], seed), text, imitate, contributions)
-
-
-def _split(n, seed):
-    if n < 20:
-        raise ValueError(f"a surrogate needs at least 20 rows, got {n}")
-    order = np.random.default_rng(seed).permutation(n)
-    return order[: int(0.7 * n)], order[int(0.7 * n) :]
-
-
-def _fidelity(y, imitated, seed, n_resamples=200):
-    """R² and its 95 % interval."""
-
-    def r2(rows):
-        spread = ((y[rows] - y[rows].mean()) ** 2).sum()
-        return float(1 - ((y[rows] - imitated[rows]) ** 2).sum() / spread) if spread > 0 else float("nan")
-
-    rng = np.random.default_rng(seed)
-    draws = [r2(rng.integers(len(y), size=len(y))) for _ in range(n_resamples)]
-    return r2(slice(None)), *np.quantile(draws, [0.025, 0.975]).tolist()
-
-
-# --- words and pixels ---------------------------------------------------------------------------------------
-
-
-def content_scorer(predictor, market, content_id, most=30, effect="ctr"):
-    """A function that says how one content would do with other covers or other titles, all else as it was.
-
-    Parameters
-    ----------
-    predictor, effect
-        As in `market_game`.
-    market : Market
-    content_id
-        One that has impressions.
-    most : int
-        Impressions over which the prediction is averaged, the first ones.
-
-    Returns
-    -------
-    callable
-        ``score(covers=None, titles=None)``: with covers (n, H, W) uint8 or n titles, (n,) mean log-odds.
-    """
-    shown = market.impressions[market.impressions["content_id"] == content_id].head(most)
-    at = pd.Index(market.contents["content_id"]).get_indexer([content_id])[0]
-    if at < 0 or not len(shown):
-        raise ValueError(f"content_id {content_id!r} has no impression in this market")
-    shown = shown.drop(columns=[c for c in OUTCOMES if c in shown])
-
-    def score(covers=None, titles=None):
-        given = [x for x in (covers, titles) if x is not None]
-        if not given or len({len(x) for x in given}) > 1:
-            raise ValueError(f"give covers or titles, or equally many of both; got {[len(x) for x in given]}")
-        n = len(given[0])
-        contents = market.contents.iloc[[at] * n].reset_index(drop=True)
-        contents["content_id"] = ids = new_ids(market.contents["content_id"], n)
-        if titles is not None:
-            contents["title"] = pd.Series(list(titles), dtype=object)
-        pictures = None if market.covers is None else market.covers[[at] * n]
-        if covers is not None:
-            pictures = np.asarray(covers, np.uint8).reshape(n, *market.covers.shape[1:])
-        impressions = pd.concat([shown] * n, ignore_index=True)
-        impressions["impression_id"] = np.arange(len(impressions))
-        impressions["content_id"] = np.repeat(ids, len(shown))
-        audio = None if market.audio is None else market.audio[[at] * n]
-        changed = replace(
-            market, contents=contents, covers=pictures, audio=audio, impressions=impressions, truth=None,
-            factors=None, broken=None,
-        )  # fmt: skip
-        return effect_scores(predictor, changed, effect).reshape(n, len(shown)).mean(axis=1)
-
-    return score
-
-
-def leave_words_out(score, title):
-    """What each word of a title adds: the score of the title minus that of the title without the word.
-
-    Parameters
-    ----------
-    score : callable
-        From a list of titles to (n,) scores, as ``lambda titles: scorer(titles=titles)``.
-    title : str
-
-    Returns
-    -------
-    DataFrame
-        word, effect (in the unit of the score), in the order of the title.
-
-    Examples
-    --------
-    >>> leave_words_out(lambda titles: [len(t) for t in titles], "calm lamp")["effect"].tolist()
-    [5.0, 5.0]
-    """
-    words = title.split() if isinstance(title, str) else []
-    if not words:
-        raise ValueError(f"a title must hold a word, got {title!r}")
-    without = [" ".join(words[:k] + words[k + 1 :]) for k in range(len(words))]
-    found = np.asarray(score([title, *without]), float)
-    return pd.DataFrame({"word": words, "effect": found[0] - found[1:]})
-
-
-def occlude(score, picture, size=7, step=3, fill=None):
-    """What each place of a picture adds: the score, minus the score with a square hidden there.
-
-    (Zeiler and Fergus 2014.)
-
-    Parameters
-    ----------
-    score : callable
-        From (n, H, W) pictures to (n,) scores, as ``lambda covers: scorer(covers=covers)``.
-    picture : array, shape (H, W)
-    size, step : int
-        Side of the square and how far it moves, pixels.
-    fill : number, optional
-        Grey of the square; the picture's mean where it is not given.
-
-    Returns
-    -------
-    array, shape (H, W)
-        Mean over the squares that cover a pixel, in the unit of the score.
-
-    Examples
-    --------
-    >>> picture = np.zeros((6, 6)); picture[0, 0] = 9.0
-    >>> hidden = occlude(lambda x: x[:, 0, 0], picture, size=2, step=2, fill=0)
-    >>> float(hidden[1, 1]), float(hidden[2, 2])
-    (9.0, 0.0)
-    """
-    picture = np.asarray(picture)
-    if picture.ndim != 2 or not 1 <= step <= size <= min(picture.shape):
-        raise ValueError(
-            f"picture must be (H, W) and 1 <= step <= size <= H, W, got {picture.shape}, {step}, {size}"
-        )
-    fill = picture.mean() if fill is None else fill
-    H, W = picture.shape
-    corners = [(i, j) for i in _starts(H, size, step) for j in _starts(W, size, step)]
-    hidden = np.repeat(picture[None], len(corners), axis=0)
-    for one, (i, j) in zip(hidden, corners, strict=True):
-        one[i : i + size, j : j + size] = fill
-    found = np.asarray(score(np.concatenate([picture[None], hidden])), float)
-    total, count = np.zeros((H, W)), np.zeros((H, W))
-    for (i, j), value in zip(corners, found[0] - found[1:], strict=True):
-        total[i : i + size, j : j + size] += value
-        count[i : i + size, j : j + size] += 1
-    return total / count
-
-
-def _starts(length, size, step):
-    return sorted({*range(0, length - size + 1, step), length - size})
-
-
-def integrated_gradients(function, pictures, baseline=0.0, steps=64):
-    r"""Attributions of a differentiable function to pixels, along the straight line from a baseline.
-
-    .. math:: a=(x-x_0)\odot\int_0^1\nabla f\bigl(x_0+t\,(x-x_0)\bigr)\,dt
-
-    whose sum is :math:`f(x)-f(x_0)` (Sundararajan, Taly and Yan 2017); the integral is a midpoint sum.
-
-    Parameters
-    ----------
-    function : callable
-        From a tensor (n, ...) to a tensor (n,), by Keras or TensorFlow operations.
-    pictures : array, shape (B, ...)
-    baseline : number or array, shape (...)
-        What "nothing there" looks like.
-    steps : int
-        Points of the sum.
-
-    Returns
-    -------
-    array, as `pictures`
 
     Raises
     ------
-    RuntimeError
-        Under another Keras backend than TensorFlow, or when the function has no gradient.
+    ValueError
+        Lists everything that is wrong, with the names of columns that are neither numbers nor classes.
+    """
+    groups = column_groups(groups, rows, background)
+    coding, D = TableCoding(pd.concat([background, rows])), rows.shape[1]
+    if samples < 2 * D:
+        raise ValueError(f"samples must be at least twice the {D} columns, got {samples}")
+    explainer = library("lime", "lime.lime_tabular").LimeTabularExplainer(
+        coding.encode(background), mode="regression", feature_names=list(map(str, rows.columns)),
+        categorical_features=coding.classes, discretize_continuous=False, feature_selection="none",
+        kernel_width=width, sample_around_instance=True, random_state=seed,
+    )  # fmt: skip
+    encoded, gaps = coding.encode(rows), coding.gaps(rows)
+    each, base, r2 = np.zeros((len(rows), D)), np.zeros(len(rows)), np.zeros(len(rows))
+    for i, x in enumerate(tqdm(encoded, desc="LIME", disable=not verbose)):
+        near = lambda z, i=i: scores(predict, coding.decode(z, gaps[i]), link)  # noqa: E731
+        found = explainer.explain_instance(x, near, num_features=D, num_samples=samples)
+        columns, weights = zip(*found.local_exp[1], strict=True)
+        scaled = (x - explainer.scaler.mean_) / explainer.scaler.scale_
+        scaled[coding.classes] = 1.0
+        each[i, list(columns)] = weights
+        each[i] *= np.where(gaps[i], 0, scaled)
+        base[i], r2[i] = found.intercept[1], found.score
+    sums = {name: each[:, rows.columns.get_indexer(c)].sum(axis=1) for name, c in groups.items()}
+    table = pd.DataFrame({"base": base} | sums, index=rows.index)
+    return table.assign(prediction=scores(predict, rows, link), r2=r2)
+
+
+class TableCoding:
+    """Tables as numbers without gaps, and back: classes as codes, a missing class as one of them.
 
     Examples
     --------
-    >>> integrated_gradients(lambda x: 3 * x[:, 0] - x[:, 1], np.array([[1.0, 2.0]], "float32")).tolist()
-    [[3.0, -2.0]]
+    >>> table = pd.DataFrame({"price": [1.0, None], "kind": ["a", None]})
+    >>> TableCoding(table).encode(table).tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
     """
-    import keras
 
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            f"integrated_gradients needs Keras on tensorflow, this is {keras.backend.backend()}"
-        )
-    import tensorflow as tf
+    def __init__(self, table: pd.DataFrame):
+        self.table, refused, self.values = table.iloc[:0], [], {}
+        for k, (name, column) in enumerate(table.items()):
+            if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+                middle = column.astype(float).median()
+                self.values[k] = 0.0 if np.isnan(middle) else middle
+            elif (
+                pd.api.types.is_datetime64_any_dtype(column) or not column.map(pd.api.types.is_hashable).all()
+            ):
+                refused.append(f"{name} ({column.dtype})")
+            else:
+                self.values[k] = column.drop_duplicates().reset_index(drop=True)
+        if refused:
+            raise ValueError(f"columns must be numbers or classes, which these are not: {', '.join(refused)}")
+        self.classes = [k for k, value in self.values.items() if isinstance(value, pd.Series)]
 
-    x = np.asarray(pictures, np.float32)
-    start = np.broadcast_to(np.asarray(baseline, np.float32), x.shape)
-    total = np.zeros_like(x)
-    for k in range(steps):
-        point = tf.convert_to_tensor(start + (k + 0.5) / steps * (x - start))
-        with tf.GradientTape() as tape:
-            tape.watch(point)
-            value = tf.reduce_sum(function(point))
-        gradient = tape.gradient(value, point)
-        if gradient is None:
-            raise RuntimeError("the function has no gradient with respect to its input")
-        total += np.asarray(gradient)
-    return (x - start) * total / steps
+    def gaps(self, table: pd.DataFrame) -> np.ndarray:
+        """Where numbers are missing, (B, D)."""
+        found = table.isna().to_numpy(copy=True)
+        found[:, self.classes] = False
+        return found
 
+    def encode(self, table: pd.DataFrame) -> np.ndarray:
+        """Numbers, with the middle one in gaps, and codes of classes: (B, D) floats."""
+        out = np.empty(table.shape)
+        for k, name in enumerate(table):
+            if k in self.classes:
+                known = {_key(value): code for code, value in enumerate(self.values[k])}
+                out[:, k] = [known.get(_key(value), -1) for value in table[name]]
+            else:
+                out[:, k] = table[name].astype(float).fillna(self.values[k])
+        return out
 
-# --- against the truth --------------------------------------------------------------------------------------
-
-
-def feature_groups(columns):
-    """Columns of `vaecm.baselines.HandmadeFeatures` by what they tell of, with the names of `COLUMNS`.
-
-    Besides, ``match`` is what a history has in common with a content, ``user`` what is known of the user
-    alone.
-    """
-    rules = {
-        "position": ("position", "log_position"), "fatigue": ("exposure", "log_exposure"),
-        "hour": ("hour", "weekday"), "freshness": ("age_hours", "log_age_hours"),
-        "match": ("history_", "query_overlap", "price_distance", "price_gap"),
-        "price": ("price", "log_price"), "rating": ("rating",), "length": ("length", "log_length"),
-        "followers": ("author_followers", "log_author_followers"), "category": ("category", "brand"),
-        "format": ("format",), "cover": ("cover_",), "title": ("title_",), "sound": ("sound_",),
-    }  # fmt: skip
-    groups = {}
-    for column in columns:
-        found = next((name for name, starts in rules.items() if column.startswith(starts)), "user")
-        groups.setdefault(found, []).append(column)
-    return groups
-
-
-def true_parts(market, groups=None, prefix="click_"):
-    """True terms of the log-odds, added up by group: a DataFrame indexed by impression_id.
-
-    Parameters
-    ----------
-    market : Market
-        With `truth`.
-    groups : dict of str to tuple of str, optional
-        Terms by group, without prefix; `CLICK_TERMS` where it is not given.
-    prefix : str
-        ``click_`` or ``convert_``.
-    """
-    if market.truth is None:
-        raise ValueError("this market has no truth: only a simulated one has")
-    groups = CLICK_TERMS if groups is None else groups
-    missing = [t for terms in groups.values() for t in terms if prefix + t not in market.truth]
-    if missing:
-        raise ValueError(f"the truth has no terms {', '.join(prefix + t for t in missing)}")
-    sums = {name: market.truth[[prefix + t for t in terms]].sum(axis=1) for name, terms in groups.items()}
-    return pd.DataFrame(sums).astype(float)
+    def decode(self, numbers: np.ndarray, gaps: np.ndarray) -> pd.DataFrame:
+        """A table of the same types; numbers of columns with `gaps` (D,) are missing."""
+        columns = {}
+        for k, (name, empty) in enumerate(self.table.items()):
+            values = numbers[:, k]
+            if k in self.classes:
+                columns[name] = self.values[k].array.take(
+                    np.clip(values.round().astype(int), 0, len(self.values[k]) - 1)
+                )
+            elif gaps[k]:
+                columns[name] = pd.Series(np.nan, range(len(values))).astype(empty.dtype)
+            else:
+                whole = pd.api.types.is_integer_dtype(empty)
+                columns[name] = pd.Series(values.round() if whole else values).astype(empty.dtype)
+        return pd.DataFrame(columns)
 
 
-def grade(table, truth, n_resamples=200, seed=0):
-    r"""How near attributions come to the true terms: rank correlation, agreement of signs, error.
-
-    Both are centred over the rows, because an attribution is a difference from a base and a true term is not.
-    For an additive truth whose groups are independent, the centred terms *are* its Shapley values.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Attributions, with a column for each group of the truth.
-    truth : DataFrame
-        Of `true_parts`, with at least the rows of `table`.
-    n_resamples, seed : int
-        Draws of the rows for the 95 % interval of the correlation.
-
-    Returns
-    -------
-    DataFrame
-        By group, and for ``mean of groups`` and ``within rows`` (across the groups of one row): correlation
-        (Spearman), low, high, sign (share of rows whose signs agree), error (mean gap, log-odds),
-        error_of_zero (the error of attributing nothing, a baseline).
-    """
-    missing = [name for name in truth if name not in table]
-    if missing:
-        raise ValueError(f"grade: no attributions for {', '.join(missing)}; join them first")
-    ours, theirs = table[list(truth)].to_numpy(float), truth.loc[table.index].to_numpy(float)
-    ours, theirs = ours - ours.mean(axis=0), theirs - theirs.mean(axis=0)
-    B, rng = len(ours), np.random.default_rng(seed)
-    draws = [slice(None), *(rng.integers(B, size=B) for _ in range(n_resamples))]
-    groups = np.array([_spearman(ours[rows], theirs[rows]) for rows in draws])
-    across = _spearman(ours.T, theirs.T)
-    within = np.array([np.nanmean(across[rows]) for rows in draws])
-    values = np.column_stack([groups, np.nanmean(groups, axis=1), within])
-    low, high = np.nanquantile(values[1:], [0.025, 0.975], axis=0)
-    sign, error, zero = (np.sign(ours) == np.sign(theirs)), np.abs(ours - theirs), np.abs(theirs)
-    means = [np.r_[x.mean(axis=0), x.mean(), x.mean()] for x in (sign, error, zero)]
-    return pd.DataFrame(
-        {"correlation": values[0], "low": low, "high": high, "sign": means[0], "error": means[1],
-         "error_of_zero": means[2]},
-        index=[*truth, "mean of groups", "within rows"],
-    )  # fmt: skip
-
-
-def grade_importance(importance, truth):
-    """Rank correlation, across groups, of an importance with the mean size of the centred true terms."""
-    size = (truth - truth.mean()).abs().mean()
-    return float(_spearman(importance.reindex(size.index).to_numpy()[:, None], size.to_numpy()[:, None])[0])
-
-
-def _spearman(a, b):
-    """Rank correlation of each column: (D,), 0 where one of them is constant."""
-    a, b = (rankdata(x, axis=0) for x in (a, b))
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    spread = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-    return np.divide((a * b).sum(axis=0), spread, out=np.zeros(a.shape[1]), where=spread > 1e-9)
+def _key(value):
+    return "missing" if pd.isna(value) else (value,)
 
 
 # --- for the manager ----------------------------------------------------------------------------------------
 
 WORDS = {
-    "cover": "the cover", "title": "the title", "sound": "the sound", "attributes": "product, price, format",
+    "cover": "the cover", "title": "the title", "sound": "the sound", "vectors": "the encoded inputs",
+    "attributes": "product, price, format", "record": "how this piece did so far",
     "history": "what these users did before", "profile": "who the users are",
-    "context": "where and when it was shown",
-    "identity": "what the model remembers of these ids",
+    "context": "where it was shown",
 }  # fmt: skip
+PAGE = """<article lang="en" style="background:#fff;color:#000;padding:.5rem">
+<h3 style="color:inherit">{head}</h3>
+<p><strong>Predicted click rate: {rate}</strong> for a typical one of {n} impressions (the rate at their mean
+log-odds). With everything about them hidden, the model would say {usual}. {observed}</p>
+<p>{story}</p>
+<table><tr><th>Input</th><th>Odds of a click</th><th>{level} interval</th><th></th></tr>{rows}</table>
+<p><small>A factor multiplies the odds of a click: 1.20 means a fifth more. Its interval is over users drawn
+anew, against {K} background impressions each. The factors multiply to the step between the two rates, up to
+{error} in log-odds. They say what the model uses, not what would happen if you changed it: test before you
+act.</small></p>
+</article>"""
 
 
-def report_page(predictor, market, content_id, most=40, n_background=4, seed=0, level=0.95, path=None):
-    """One page about one content, for a manager: prediction, reasons and limits, in words and a picture.
+def report_page(
+    predictor: Any, market: Market, content_id: Any, most: int = 40, n_background: int = LEAST_BACKGROUND,
+    seed: int = 0, level: float = 0.95, path: str | Path | None = None,
+) -> str:  # fmt: skip
+    """One page about one piece of content, for a manager: prediction, reasons with intervals, and limits.
 
     Parameters
     ----------
@@ -879,12 +816,10 @@ def report_page(predictor, market, content_id, most=40, n_background=4, seed=0, 
     market : Market
     content_id
         One that has impressions.
-    most : int
-        Impressions that are explained, drawn at random.
-    n_background, seed
-        As in `market_game`.
+    most, n_background, seed
+        Impressions that are explained, drawn at random; background as in `market_game`, at least 50.
     level : float
-        Of the interval of the observed rate (Wilson 1927).
+        Of the intervals: of the factors over users drawn with replacement, of the observed rate by Wilson.
     path : path, optional
         Where the page is written as well.
 
@@ -892,88 +827,73 @@ def report_page(predictor, market, content_id, most=40, n_background=4, seed=0, 
     -------
     str
         HTML with the picture in it; it loads nothing from elsewhere.
+
+    Raises
+    ------
+    ValueError
+        For a content without impressions, or too small a background.
     """
-    mine = market.impressions[market.impressions["content_id"] == content_id]
+    if n_background < LEAST_BACKGROUND:
+        raise ValueError(f"n_background must be at least {LEAST_BACKGROUND}, got {n_background}")
+    at = rows_of([content_id], market.contents["content_id"])[0]
+    mine = market.impressions[market.content_rows == at] if at >= 0 else market.impressions[:0]
     if not len(mine):
         raise ValueError(f"content_id {content_id!r} has no impression in this market")
-    ids = mine["impression_id"].sample(min(most, len(mine)), random_state=seed).to_numpy()
-    table = explain_market(predictor, market, ids, n_background=n_background, seed=seed, verbose=False)
-    effects = parts(table).mean()
-    effects = effects[effects.abs().sort_values(ascending=False).index]
-    rate, usual = expit(table["prediction"].mean()), expit(table["base"].mean())
-    content = market.contents.set_index("content_id").loc[content_id]
-    title = content.get("title")
+    some = mine.sample(min(most, len(mine)), random_state=seed)
+    table = explain_market(
+        predictor,
+        market,
+        some["impression_id"].to_numpy(),
+        n_background=n_background,
+        seed=seed,
+        verbose=False,
+    )
+    effects = mean_effects(table, some["user_id"].to_numpy(), level)
+    title = market.contents["title"].iloc[at] if "title" in market.contents else None
     head = f"“{title}”" if isinstance(title, str) else f"Content {content_id}"
-    page = _PAGE.format(
-        head=escape(head), rate=f"{100 * rate:.1f} %", usual=f"{100 * usual:.1f} %", n=len(ids),
-        observed=_observed(mine, level), story=_story(effects), picture=_bars(effects),
-        error=f"{additivity_error(table):.0e}",
+    page = PAGE.format(
+        head=escape(head), rate=_percent(expit(table["prediction"].mean())), n=len(some), K=n_background,
+        usual=_percent(expit(table["base"].mean())), observed=_observed(mine, level), story=_story(effects),
+        level=_percent(level), rows=_bars(effects), error=f"{additivity_error(table):.0e}",
     )  # fmt: skip
     if path is not None:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(page)
+        Path(path).write_text(page, encoding="utf-8")
     return page
 
 
-_PAGE = """<article lang="en" style="background:#fff;color:#000;padding:.5rem">
-<h3 style="color:inherit">{head}</h3>
-<p><strong>Predicted click rate: {rate}</strong> for a typical one of {n} impressions (the rate at their mean
-log-odds). With everything about them hidden, the model would say {usual}. {observed}</p> <p>{story}</p>
-{picture}
-<p><small>A factor multiplies the odds of a click: 1.20 means a fifth more. The bars add up to the difference
-between the two rates, in log-odds, up to {error}. They say what the model uses, not what would happen if you
-changed it: test before you act.</small></p>
-</article>"""
+def _percent(share):
+    return f"{100 * float(share):.3g} %"
 
 
 def _observed(mine, level):
     """The observed rate with its interval, in words; nothing where there are no outcomes."""
     if "clicked" not in mine or mine["clicked"].isna().any():
         return ""
-    n, k, q = len(mine), mine["clicked"].sum(), norm.ppf((1 + level) / 2)
-    middle, half = (k + q**2 / 2) / (n + q**2), q / (n + q**2) * np.sqrt(k * (n - k) / n + q**2 / 4)
-    rates = " to ".join(f"{100 * max(x, 0):.1f}" for x in (middle - half, middle + half))
-    fits = f"which fits rates of {rates} % ({100 * level:.0f} % interval)"
-    return f"Observed: {int(k)} clicks in {n} impressions, {fits}."
+    n, k = len(mine), int(mine["clicked"].sum())
+    rates = " to ".join(map(_percent, wilson_interval(k, n, level)))
+    return (
+        f"Observed: {k} clicks in {n} impressions, which fits rates of {rates} ({_percent(level)} interval)."
+    )
 
 
 def _story(effects, least=0.02):
-    """Which groups help and which hold back, as factors of the odds."""
-
-    def named(chosen):
-        return ", ".join(
-            f"{WORDS.get(name, escape(name))} (× {np.exp(value):.2f})" for name, value in chosen.items()
-        )
-
-    helps, harms = effects[effects > least], effects[effects < -least]
-    text = [f"Helps: {named(helps)}." if len(helps) else "Nothing helps noticeably."]
-    text.append(f"Holds back: {named(harms)}." if len(harms) else "Nothing holds it back noticeably.")
-    rest = effects[effects.abs() <= least]
-    if len(rest):
-        text.append(f"Hardly matters: {', '.join(WORDS.get(n, escape(n)) for n in rest.index)}.")
-    return " ".join(text)
+    """Which groups help, which hold back, and which cannot be told, in words."""
+    sign = np.where(effects["low"] > 0, 1, np.where(effects["high"] < 0, -1, 0)) * (
+        effects["mean"].abs() > least
+    )
+    words = {1: "Helps", -1: "Holds back", 0: "Hardly matters, or either way"}
+    named = {k: ", ".join(escape(WORDS.get(n, n)) for n in effects.index[sign == k]) for k in words}
+    return " ".join(f"{words[k]}: {names}." for k, names in named.items() if names)
 
 
 def _bars(effects):
-    """A bar chart as SVG, blue to the right for help, orange to the left for harm."""
-    top, middle, reach = max(effects.abs().max(), 1e-9), 470, 180
-    lines = []
-    for k, (name, value) in enumerate(effects.items()):
-        width, y = reach * abs(value) / top, 30 * k + 10
-        x, color = (middle, "#0072B2") if value >= 0 else (middle - width, "#D55E00")
-        label, side, at = (
-            escape(WORDS.get(name, name)),
-            *(("start", x + width + 6) if value >= 0 else ("end", x - 6)),
+    """A row for each group: a bar from the middle, blue to the right for help, orange to the left for harm."""
+    top, rows = max(effects["mean"].abs().max(), 1e-9), []
+    for name, (mean, low, high) in effects[["mean", "low", "high"]].iterrows():
+        width, color = 50 * abs(mean) / top, "#0072B2" if mean >= 0 else "#D55E00"
+        bar = f"margin-left:{50 if mean >= 0 else 50 - width:.1f}%;width:{width:.1f}%;background:{color};height:1em"
+        rows.append(
+            f"<tr><td>{escape(WORDS.get(name, name))}</td><td>× {np.exp(mean):.2f}</td><td>{np.exp(low):.2f} to "
+            f'{np.exp(high):.2f}</td><td style="width:16em"><div style="{bar}"></div></td></tr>'
         )
-        lines.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="18" fill="{color}"/>')
-        lines.append(f'<text x="{at:.1f}" y="{y + 14}" text-anchor="{side}">{value:+.2f}</text>')
-        lines.append(f'<text x="4" y="{y + 14}">{label}</text>')
-    height = 30 * len(effects) + 14
-    said = "; ".join(f"{WORDS.get(name, name)} {value:+.2f}" for name, value in effects.items())
-    return (
-        f'<svg role="img" viewBox="0 0 720 {height}" width="100%" style="max-width:720px;background:#ffffff" '
-        f'font-family="sans-serif" font-size="13" fill="#000000"><title>What moves the prediction, in '
-        f"log-odds: {escape(said)}</title>"
-        f'<line x1="{middle}" x2="{middle}" y1="0" y2="{height}" stroke="#767676"/>'
-        f"{''.join(lines)}</svg>"
-    )
+    return "".join(rows)

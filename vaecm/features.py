@@ -1,620 +1,477 @@
-"""From tables to arrays: vocabulary, scales, classes, histories and the masks of what is present.
+"""From tables to arrays: numbers, classes, ages, text and presence, by name.
 
-Everything that is learned (words, means, classes) is learned from the training market alone, and kept as
-plain numbers and lists, so that it can be stored as JSON.
+What is learned (words, classes, scales) comes from training alone, never from the file that is predicted, and is kept as
+plain numbers and strings.
 
-Shapes: ``C`` contents, ``U`` users, ``B`` impressions, ``T`` words of a title or events of a history.
+Shapes: ``B`` impressions, ``C`` contents, ``D`` columns, ``T`` words of a title or events of a window, ``K`` knots.
 """
 
+from __future__ import annotations
+
 import re
-from dataclasses import replace
-from itertools import pairwise
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, diags
-from scipy.sparse.linalg import svds
+from scipy.stats import skew
 
-PAD, UNKNOWN = 0, 1  # codes of words: nothing there, and a word that training never saw
-NUMBERS = {  # column, and whether it is a magnitude that is better seen on a logarithmic scale
-    "contents": {
-        "price": True,
-        "relative_price": False,
-        "rating": False,
-        "length": True,
-        "author_followers": True,
-    },
-    "users": {"registered_days": True, "event_rate": False, "impression_rate": False},
-    "context": {"position": True, "exposure": True, "age_days": True},
-}
-CLASSES = {"contents": ("format", "category", "brand"), "users": ("age_group", "city_tier", "device")}
-EVENT_FIELDS = ("action", "category", "brand", "word_1", "word_2", "product", "price", "dwell", "recency")
-ACTIONS = ("view", "search", "cart", "purchase")
-CONTENT_MODALITIES = ("cover", "title", "audio", "attributes", "company")
-COMPANY_DIMS = 8  # dimensions of the vectors that co-browsing gives to products
-PHRASE_COUNT = 8  # titles that a phrase must stand in to be read
-PHRASES = 1_000  # most phrases that are read: each is a column of the linear path, whose cost grows with their square
-FADE_DAYS = 30  # after which a taste that was seen in the history counts for less
-USER_MODALITIES = ("history", "profile")
+from vaecm import schema
+from vaecm.history import History
+from vaecm.items import ItemEmbeddings
+from vaecm.market import Market, MarketError, Problem
+
+PAD, UNKNOWN = 0, 1  # codes of words: nothing there, and a word that training did not hold
+CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # scripts that put no spaces between words
+TOKEN = re.compile(rf"[{CJK}]+|[^\W_{CJK}]+(?:[-'’][^\W_{CJK}]+)*")
+LEVELS = 60  # most classes of a column that get a column of their own; rarer ones share none
+KNOTS = 6  # quantiles at which the response to a number may bend
+LEARNED_FROM = 50_000  # impressions that scales are learned from
+REACH = 6.0  # standard deviations beyond which a value counts no further
+DAY = 86_400
+FIELD = {"cover": "covers", "audio": "audio"}  # modality, and where a market holds it
 
 
-def tokenize(text):
-    """Words of a title or a query, in lower case.
+def tokenize(text: object) -> list[str]:
+    """Words in lower case; where no spaces divide words, characters and their pairs.
 
     Examples
     --------
     >>> tokenize("Not boring: a rice-cooker!")
     ['not', 'boring', 'a', 'rice-cooker']
+    >>> tokenize("红色灯 LED")
+    ['红', '红色', '色', '色灯', '灯', 'led']
     """
-    return re.findall(r"[^\W_]+(?:[-'’][^\W_]+)*", text.lower()) if isinstance(text, str) else []
+    words = TOKEN.findall(unicodedata.normalize("NFKC", text).lower()) if isinstance(text, str) else []
+    found = []
+    for word in words:
+        if re.match(f"[{CJK}]", word):
+            found += [part for i in range(len(word)) for part in (word[i], word[i : i + 2])][
+                : 2 * len(word) - 1
+            ]
+        else:
+            found.append(word)
+    return found
 
 
-class Vocabulary:
-    """Words that occur at least `min_count` times, most frequent first; code 0 is padding, 1 any other word.
+class Tokens:
+    """Codes of the words of texts: most frequent first from 2 on; 0 is padding, 1 any other word.
 
     Examples
     --------
-    >>> vocabulary = Vocabulary.learn(["calm lamp", "bold lamp"], min_count=1)
-    >>> vocabulary.encode(["lamp shade"], length=3)
+    >>> Tokens.learn(["calm lamp", "bold lamp"], length=3, least=1).encode(["lamp shade"])
     array([[2, 1, 0]], dtype=int32)
     """
 
-    def __init__(self, words):
-        self.words = list(words)
-        self._code = {word: code for code, word in enumerate(self.words, start=2)}
+    def __init__(self, words: Sequence[str], length: int):
+        self.words, self.length = list(words), length
+        self.codes = {word: code for code, word in enumerate(self.words, start=2)}
 
-    @classmethod
-    def learn(cls, texts, min_count=2, most=20_000):
-        return cls(_count_words(texts, min_count)[:most].index)
-
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.words) + 2
 
-    def encode(self, texts, length):
-        """Codes of the first `length` words: (n, length) int32."""
-        unique, where = np.unique(
-            pd.Series(texts, dtype=object).fillna("").to_numpy(str), return_inverse=True
-        )
-        codes = np.zeros((len(unique), length), dtype=np.int32)
-        for row, text in enumerate(unique):
-            found = [self._code.get(word, UNKNOWN) for word in tokenize(text)[:length]]
-            codes[row, : len(found)] = found
-        return codes[where] if len(unique) else np.zeros((0, length), dtype=np.int32)
+    @classmethod
+    def learn(cls, texts: Iterable, length: int, least: int = 2, most: int = 8_000) -> Tokens:
+        """Words that stand in at least `least` texts, `most` of them at most; `length` words of a text are read."""
+        counts = Counter(word for text in texts for word in set(tokenize(text)))
+        often = sorted((-n, word) for word, n in counts.items() if n >= least)
+        return cls([word for _, word in often[:most]], length)
+
+    def encode(self, texts: Iterable) -> np.ndarray:
+        """Codes of the first words of each text: (n, length) int32."""
+        rows = [[self.codes.get(word, UNKNOWN) for word in tokenize(text)[: self.length]] for text in texts]
+        found = np.zeros((len(rows), self.length), np.int32)
+        for at, row in enumerate(rows):
+            found[at, : len(row)] = row
+        return found
 
 
-class Preparation:
-    """What is learned from a training market, and the arrays it makes of any market.
+@dataclass
+class TableEncoder:
+    r"""Numbers and classes of one table as named float32 columns, and the ages of its times.
+
+    Heavy-tailed numbers x are read as :math:`\operatorname{sign}(x)\log(1+|x|)`; a class is one column of 0 and 1 per
+    level that training holds often enough, compared as `schema.canonical` writes it; an unknown level is all 0.
+
+    Parameters
+    ----------
+    prefix : str
+        What the columns' names begin with.
+    numbers : dict
+        Column to whether it is heavy-tailed.
+    classes : dict
+        Column to its levels.
+    times : list of str
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"price": [3.0, None, 5.0], "tier": [1, 2, 1]})
+    >>> encoder = TableEncoder.learn("content", frame, {"price": "number", "tier": "class"}, least=1)
+    >>> encoder.names
+    ['content_price', 'content_tier=1', 'content_tier=2']
+    >>> encoder.encode(pd.DataFrame({"tier": [2.0]}))
+    array([[nan,  0.,  1.]], dtype=float32)
+    """
+
+    prefix: str
+    numbers: dict[str, bool] = field(default_factory=dict)
+    classes: dict[str, list[str]] = field(default_factory=dict)
+    times: list[str] = field(default_factory=list)
+
+    @classmethod
+    def learn(
+        cls, prefix: str, frame: pd.DataFrame, kinds: dict[str, str], least: int | None = None
+    ) -> TableEncoder:
+        """Find heavy tails, and levels with at least `least` rows (by default 2, or one in 500)."""
+        encoder = cls(prefix, times=[name for name, kind in kinds.items() if kind == "time"])
+        least = max(2, len(frame) // 500) if least is None else least
+        for name, kind in kinds.items():
+            if kind in ("number", "flag"):
+                values = _numbers(frame[name])
+                values = values[np.isfinite(values)]
+                heavy = len(values) > 2 and np.ptp(values) > 0 and float(skew(values)) > 2
+                encoder.numbers[name] = bool(heavy and np.abs(values).max() > 10)
+            elif kind == "class":
+                counts = pd.Series(schema.canonical(frame[name], casefold=True), dtype=object).value_counts()
+                often = sorted((-n, level) for level, n in counts.items() if n >= least)[:LEVELS]
+                encoder.classes[name] = [level for _, level in often]
+        return encoder
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns of `encode`, free of the signs that JSON and LightGBM reserve."""
+        levels = [f"{name}={level}" for name, levels in self.classes.items() for level in levels]
+        return [re.sub(r'[\[\]{}:,"\s]+', "_", f"{self.prefix}_{name}") for name in [*self.numbers, *levels]]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Levels of each class."""
+        return [len(levels) for levels in self.classes.values()]
+
+    def encode(self, frame: pd.DataFrame) -> np.ndarray:
+        """Columns (n, D) float32; NaN for a number that is missing, or whose whole column is."""
+        out = np.zeros((len(frame), len(self.numbers) + sum(self.sizes)), np.float32)
+        for at, (name, heavy) in enumerate(self.numbers.items()):
+            values = _numbers(frame[name]) if name in frame else np.full(len(frame), np.nan)
+            out[:, at] = np.sign(values) * np.log1p(np.abs(values)) if heavy else values
+        at = len(self.numbers)
+        for name, levels in self.classes.items():
+            if name in frame and levels:
+                code = pd.Index(levels, dtype=object).get_indexer(
+                    schema.canonical(frame[name], casefold=True)
+                )
+                rows = np.flatnonzero(code >= 0)
+                out[rows, at + code[rows]] = 1
+            at += len(levels)
+        return out
+
+
+class Features:
+    """The table that every model gets, and the arrays of contents and events that the VAEs read.
 
     Attributes
     ----------
-    state : dict
-        Words, means, scales, classes and lengths: plain JSON.
+    history : History
+        As-of features: what was known just before each impression.
+    names : list of str
+        Columns of `table`, position not among them.
+    scale : dict of arrays
+        Mean and standard deviation (D,), presence columns and knots of `design`.
 
     Examples
     --------
     >>> import vaecm
-    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=50, n_contents=40, n_impressions=1_000))
-    >>> preparation = Preparation.fit(market)
-    >>> preparation.contents(market)["cover"].shape
-    (40, 28, 28, 1)
+    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=50, n_contents=60, n_impressions=2_000))
+    >>> features = Features.learn(market)
+    >>> bool((features.table(market).columns == features.names).all())
+    True
     """
 
-    def __init__(self, state):
-        self.state = state
-        self.vocabulary = Vocabulary(state["words"])
-        self.phrases = Vocabulary(state["phrases"])
-        self._company = pd.Index(state["company"]["products"])
-        self._vectors = np.array(state["company"]["vectors"] or np.zeros((0, 1)), np.float32)
-        self._words = pd.Index(state["company"]["words"], dtype=object)
-        self._word_vectors = np.array(
-            state["company"]["word_vectors"] or np.zeros((0, self.company_dim)), np.float32
+    def __init__(
+        self, history: History, encoders: dict[str, TableEncoder], tokens: Tokens, state: dict, scale=None
+    ):
+        self.history, self.encoders, self.tokens, self.state, self.scale = (
+            history,
+            encoders,
+            tokens,
+            state,
+            scale or {},
         )
+        self.names = state.get("names", [])
 
     @classmethod
-    def fit(cls, market, title_length=12, history_length=30):
-        """Learn from the impressions of `market` and the contents that were published before their end."""
-        market = replace(market, events=_earlier(market.events, market.impressions["time"].min()))
-        log, company = _learn_log(market), _learn_company(market)
-        contents, users = _content_frame(market), _user_frame(market, log)
-        known = known_contents(market)
-        events = market.events
-        queries = [] if events is None or "query" not in events else events["query"].dropna()
-        titles = contents.loc[known, "title"].dropna() if "title" in contents else []
-        phrases = _count_words(_phrases(titles), PHRASE_COUNT)[:PHRASES]
-        frames = {"contents": contents[known], "users": users, "context": _context_frame(market)}
+    def learn(cls, train: Market, validation: Market | None = None, title_length: int = 16) -> Features:
+        """Learn levels, words and scales from `train`, and the log as known at the end of both parts.
+
+        Raises
+        ------
+        MarketError
+            Where there is nothing to learn from.
+        """
+        parts = [part for part in (train, validation) if part is not None and len(part.impressions)]
+        if not parts:
+            raise MarketError([Problem("impressions", "impression_id", "must have rows", 0, [])])
+        until = int(max(_seconds(part.impressions["time"]).max() for part in parts))
+        contents = train.content_table()
+        known = known_contents(train)
+        frames = {"user": train.users, "content": contents[known], "context": train.impressions}
+        encoders, kinds = {}, {}
+        for prefix, table in {"user": "users", "content": "contents", "context": "impressions"}.items():
+            kinds[prefix] = schema.column_kinds(table, frames[prefix], train.roles)
+            skip = ("time", "position") if prefix == "context" else ()
+            used = {name: kind for name, kind in kinds[prefix].items() if name not in skip}
+            encoders[prefix] = TableEncoder.learn(prefix, frames[prefix], used)
+        text = [name for name, kind in kinds["content"].items() if kind == "text"]
+        has = _modalities(train, text)
+        has |= {"attributes": []} if encoders["content"].names else {}
         state = {
-            "words": Vocabulary.learn([*titles, *queries]).words,
-            "title_length": title_length,
-            "history_length": history_length,
-            "scales": {name: _learn_scales(frame, NUMBERS[name]) for name, frame in frames.items()},
-            "classes": {name: _learn_classes(frames[name], CLASSES[name]) for name in CLASSES},
-            "events": _learn_event_scales(market),
-            "phrases": list(phrases.index),
-            "phrase_counts": phrases.tolist(),
-            "company": company,
-            "log": log,
-            "has": _modalities(market, company),
-        }
-        return cls(state)
+            "text": text,
+            "has": has or {"vector_": [1]},
+            "actions": [],
+            "categories": [],
+        }  # one must be there
+        tokens = Tokens.learn(_texts(contents[known], text), title_length)
+        features = cls(History.learn(joined(train, validation), until), encoders, tokens, state)
+        features._learn_scale(train)
+        return features
 
-    def contents(self, market):
-        """Arrays by modality for every content.
+    def _learn_scale(self, train: Market) -> None:
+        n = len(train.impressions)
+        some = np.zeros(n, bool)
+        some[np.random.default_rng(0).permutation(n)[:LEARNED_FROM]] = True
+        table = self.table(train if some.all() else train.select(some))
+        self.names = self.state["names"] = list(table.columns)
+        x = table.to_numpy()
+        missing = np.isnan(x)
+        mean, sd = moments(x)
+        gaps = np.flatnonzero(missing.any(axis=0) & ~missing.all(axis=0))
+        numbers = [j for j in range(x.shape[1]) if np.isfinite(sd[j]) and len(np.unique(x[:2_000, j])) > 8]
+        self.scale = {"mean": mean, "sd": sd, "gaps": gaps, "numbers": np.array(numbers, int)}
+        z = self.design(table)[:, numbers]
+        contents = self.encoders["content"].encode(train.content_table()[known_contents(train)])
+        shape = contents[:, : len(self.encoders["content"].numbers)]
+        self.scale["content_mean"], self.scale["content_sd"] = moments(shape)
+        for name, x in (train.vectors or {}).items():
+            self.scale[f"{name}_mean"], self.scale[f"{name}_sd"] = moments(x[known_contents(train)])
+        self.scale["knots"] = np.quantile(z, np.arange(1, KNOTS + 1) / (KNOTS + 1), axis=0).T.astype(
+            np.float32
+        )
 
-        cover (C, 28, 28, 1) in 0..1, title (C, T) codes, audio (C, 16, 24, 1), attributes, present (C, 4).
+    def table(self, market: Market) -> pd.DataFrame:
+        """As-of features, attributes of user, content and context of each impression: (B, D) float32, NaN = unknown."""
+        impressions, seconds = market.impressions, _seconds(market.impressions["time"])
+        past = self.history.features(market)
+        parts, names = [past.to_numpy(np.float32)], list(past.columns)
+        for prefix, frame, rows in (
+            ("user", market.users, market.user_rows), ("content", market.content_table(), market.content_rows),
+            ("context", impressions, np.arange(len(impressions))),
+        ):  # fmt: skip
+            encoder = self.encoders[prefix]
+            asked, at = np.unique(rows, return_inverse=True)
+            frame = frame.iloc[asked]
+            parts.append(encoder.encode(frame)[at])
+            names += encoder.names
+            for name in encoder.times:
+                then = _seconds(frame[name])[at] if name in frame else np.full(len(at), np.nan)
+                days = (seconds - then) / DAY
+                parts.append((np.sign(days) * np.log1p(np.abs(days)))[:, None])
+                names.append(f"{prefix}_{name}_days")
+        parts.append(_clock(seconds))
+        names += ["hour_sin", "hour_cos", "weekday_sin", "weekday_cos"]
+        return pd.DataFrame(
+            np.hstack(parts).astype(np.float32), columns=_distinct(names), index=impressions.index
+        )
+
+    def design(self, table: pd.DataFrame) -> np.ndarray:
+        """The table standardised, gaps as 0, and a column of presence for each column with gaps: (B, D) float32."""
+        x = table[self.names].to_numpy() if self.names else table.to_numpy()
+        missing = np.isnan(x)
+        z = np.clip((x - self.scale["mean"]) / self.scale["sd"], -REACH, REACH)
+        z = np.where(missing, 0, z)
+        return np.hstack([z, 1.0 - missing[:, self.scale["gaps"]]]).astype(np.float32)
+
+    def content_inputs(self, market: Market, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """What the experts of a content read: name to array, zeros or NaN where it is not there.
+
+        Raises
+        ------
+        MarketError
+            Names each modality whose size is not that of training.
         """
-        frame, n = _content_frame(market), len(market.contents)
-        titles = frame["title"] if "title" in frame else [""] * n
-        arrays = {
-            "cover": _pictures(market.covers, n, (28, 28)),
-            "title": self.vocabulary.encode(titles, self.state["title_length"]),
-            "audio": _pictures(market.audio, n, (16, 24)),
-            "attributes": self._table(frame, "contents"),
-            "company": self.company(frame["product_id"])
-            if "product_id" in frame
-            else self.company([None] * n),
+        contents = market.content_table().iloc[rows]
+        found, problems = {}, []
+        for name, shape in self.state["has"].items():
+            kind, _, key = name.partition("_")
+            if name == "title":
+                found[name] = self.tokens.encode(_texts(contents, self.state["text"]))
+                continue
+            if name == "attributes":
+                found[name] = self._attributes(contents)
+                continue
+            source = (market.vectors or {}).get(key) if kind == "vector" else getattr(market, FIELD[name])
+            if source is not None and list(source.shape[1:]) != list(shape):
+                rule = f"must have the shape of training {tuple(shape)}, got {tuple(source.shape[1:])}"
+                problems.append(Problem(FIELD.get(name, "vectors"), key or name, rule, len(source), []))
+                continue
+            empty = np.full((len(rows), *shape), np.nan if kind == "vector" else 0, np.float32)
+            found[name] = empty if source is None else np.asarray(source[rows])
+            if kind == "vector" and key:
+                found[name] = (found[name] - self.scale[f"{key}_mean"]) / self.scale[f"{key}_sd"]
+        if problems:
+            raise MarketError(problems)
+        return found
+
+    def _attributes(self, contents: pd.DataFrame) -> np.ndarray:
+        x = self.encoders["content"].encode(contents)
+        n = len(self.encoders["content"].numbers)
+        x[:, :n] = np.clip((x[:, :n] - self.scale["content_mean"]) / self.scale["content_sd"], -REACH, REACH)
+        return x
+
+    def learn_events(self, stream: pd.DataFrame) -> None:
+        """Find the actions and categories that events name."""
+        for name, column in (("actions", "action"), ("categories", "category")):
+            counts = pd.Series(schema.canonical(stream[column], casefold=True), dtype=object).value_counts()
+            self.state[name] = sorted(counts.index[:200])
+
+    def codes(self, values: Sequence, name: str = "categories") -> np.ndarray:
+        """Code of each category (or of "actions") from 1 on, 0 where it is unknown: (n,) int64."""
+        row, found = pd.factorize(np.asarray(values, object))  # streams are long, their classes few
+        code = (
+            pd.Index(self.state[name], dtype=object).get_indexer(schema.canonical(found, casefold=True)) + 1
+        )
+        return np.append(code, 0)[row]  # row -1, which is missing, is the last one
+
+    def coded(self, stream: pd.DataFrame, items: ItemEmbeddings) -> pd.DataFrame:
+        """A stream of `history.user_stream` in numbers alone: user, time, action, category, item (row or -1), dwell."""
+        row, found = pd.factorize(stream["item"])
+        codes = {
+            "user": stream["user"],
+            "time": stream["time"],
+            "action": self.codes(stream["action"], "actions"),
         }
-        arrays["present"] = _presence(arrays, CONTENT_MODALITIES)
-        return arrays
-
-    def users(self, market):
-        """Arrays by modality for every user: history (U, T, 9), profile, present (U, 2)."""
-        market = replace(market, events=self.events(market))
-        profile = self._table(_user_frame(market, self.state["log"]), "users")
-        arrays = {"history": self._histories(market), "profile": profile}
-        arrays["present"] = _presence(arrays, USER_MODALITIES)
-        return arrays
-
-    def events(self, market):
-        """The events before the first impression of the training log: later ones could tell what came of it."""
-        return _earlier(market.events, pd.Timestamp(self.state["events"]["end"], unit="s"))
-
-    def company(self, product_ids):
-        """Vectors of products, learned from what is browsed together; NaN where nothing is known: (n, D) float32."""
-        row = self._company.get_indexer(pd.Series(product_ids, dtype=object))
-        out = np.full((len(row), self.company_dim), np.nan, np.float32)
-        out[row >= 0] = self._vectors[row[row >= 0]]
-        return out
-
-    def event_vectors(self, events):
-        """Vector of each event: its product's, or the mean of the words searched for; NaN without either: (E, D)."""
-        known = self._word_vectors
-        out = np.full((len(events), self.company_dim), np.nan, np.float32)
-        if "query" in events and len(known):
-            row, word = _query_words(events)
-            at = self._words.get_indexer(word)
-            row, at = row[at >= 0], at[at >= 0]
-            counts = np.bincount(row, minlength=len(events))
-            some = counts > 0
-            for k in range(self.company_dim):
-                out[some, k] = np.bincount(row, known[at, k], len(events))[some] / counts[some]
-        if "product_id" in events:
-            seen = self.company(events["product_id"])
-            out = np.where(np.isnan(seen), out, seen)
-        return out
-
-    def title_phrases(self, market):
-        """Codes of the first word, and of the pairs of neighbouring words, in each title: (C, T) int32."""
-        n = len(market.contents)
-        titles = market.contents["title"] if "title" in market.contents else [""] * n
-        return self.phrases.encode(_phrases(titles), self.state["title_length"])
-
-    def context(self, market):
-        """What is known of each impression beyond content and user: (B, D).
-
-        Numbers, waves of the hour, weekday, position, and the fade of the history: 1 while it is new, 0 at last.
-        """
-        frame = _context_frame(market)
-        numbers = np.nan_to_num(_scaled(frame, self.state["scales"]["context"]))
-        hour = 2 * np.pi * frame["hour"].to_numpy() / 24
-        waves = np.stack([f(k * hour) for k in (1, 2) for f in (np.sin, np.cos)], axis=1)
-        weekday = np.eye(7, dtype=np.float32)[frame["weekday"].to_numpy()]
-        steps = (
-            np.minimum(frame["position"].fillna(0).to_numpy(int), 10)
-            if "position" in frame
-            else np.zeros(len(frame), int)
-        )
-        seconds = market.impressions["time"].to_numpy().astype("datetime64[s]").astype(np.int64)
-        days = np.maximum(seconds - self.state["log"]["start"], 0) / 86_400
-        fade = np.exp(-days / FADE_DAYS)[:, None]
-        steps = np.eye(11, dtype=np.float32)[np.maximum(steps, 0)]
-        return np.concatenate([numbers, waves, weekday, steps, fade], axis=1, dtype=np.float32)
-
-    def plain(self, table, name):
-        """A table as numbers alone: scaled numbers with 0 where missing, what is missing, classes one-hot."""
-        n = self.n_numbers(name)
-        numbers, codes = table[:, :n], table[:, n:].astype(int)
-        classes = [
-            np.eye(size, dtype=np.float32)[codes[:, i]] for i, size in enumerate(self.class_sizes(name))
-        ]
-        return np.hstack([np.nan_to_num(numbers), np.isnan(numbers), *classes]).astype(np.float32)
-
-    def codes(self, table, column):
-        """Class codes of one column of the contents' table, 0 where there is none: (C,) int."""
-        columns = list(self.state["classes"]["contents"])
-        return (
-            table[:, self.n_numbers("contents") + columns.index(column)].astype(int)
-            if column in columns
-            else np.zeros(len(table), int)
-        )
-
-    def shares(self, history):
-        """Share of each category and of each brand in the histories: (U, categories) and (U, brands)."""
-        there = history[..., 0] > 0
-        weight = np.exp2(-history[..., 8]) * there
-        rows, bags = np.broadcast_to(np.arange(len(history))[:, None], there.shape), []
-        for field, size in zip((1, 2), self.event_sizes()[1:3], strict=True):
-            bag = np.zeros((len(history), size), np.float32)
-            np.add.at(bag, (rows, history[..., field].astype(int)), weight)
-            bag[:, 0] = 0
-            bags.append(bag / (2.0 + bag.sum(axis=1, keepdims=True)))
-        return bags
-
-    def event_weight(self, events):
-        """How much an event tells of taste: recent ones more, searches, carts and purchases more than views: (E,)."""
-        seconds = events["time"].to_numpy().astype("datetime64[s]").astype(np.int64)
-        days_back = np.maximum(self.state["events"]["end"] - seconds, 0) / 86_400
-        value = (
-            events["action"].map({"search": 2.0, "cart": 1.5, "purchase": 2.0}).fillna(1.0).to_numpy()
-            if "action" in events
-            else 1.0
-        )
-        return value * np.exp2(-days_back / 30)
-
-    def log_price(self, market):
-        """Logarithm of each content's price in yuan, NaN where it is not known: (C,) float32.
-
-        All are 0 where training knew no price.
-        """
-        if "price" not in self.state["scales"]["contents"]:
-            return np.zeros(len(market.contents), np.float32)
-        frame = _content_frame(market)
-        if "price" not in frame:
-            return np.full(len(frame), np.nan, np.float32)
-        return np.log(frame["price"].clip(lower=0.01)).to_numpy(np.float32, na_value=np.nan)
-
-    def told_price(self, plain):
-        """Logarithm of the price in plain columns of contents, filled ones among them: (C,) float32."""
-        scales = self.state["scales"]["contents"]
-        _, mean, scale = scales["price"]
-        price = np.expm1(mean + scale * plain[:, list(scales).index("price")])
-        return np.log(np.maximum(price, 0.01)).astype(np.float32)
-
-    def phrase_octaves(self):
-        """How many phrases occur at least 2^k and fewer than 2^(k+1) times, by k, the most frequent first."""
-        octave = np.log2(np.maximum(self.state["phrase_counts"], 1)).astype(int)
-        return {int(k): int((octave == k).sum()) for k in sorted(set(octave.tolist()), reverse=True)}
-
-    def example(self, name):
-        """One made-up row of each modality of contents or users."""
-        width = self.n_numbers(name + "s") + len(self.class_sizes(name + "s"))
-        if name == "content":
-            arrays = {
-                "cover": np.zeros((1, 28, 28, 1), np.float32),
-                "title": np.zeros((1, self.state["title_length"]), np.int32),
-            }
-            arrays |= {
-                "audio": np.zeros((1, 16, 24, 1), np.float32),
-                "attributes": np.zeros((1, width), np.float32),
-            }
-            arrays |= {"company": np.zeros((1, self.company_dim), np.float32)}
-            return {**arrays, "present": np.zeros((1, len(CONTENT_MODALITIES)), np.float32)}
-        history = np.zeros((1, self.state["history_length"], len(EVENT_FIELDS)), np.float32)
-        return {
-            "history": history,
-            "profile": np.zeros((1, width), np.float32),
-            "present": np.zeros((1, 2), np.float32),
+        codes |= {
+            "category": self.codes(stream["category"]),
+            "dwell": _numbers(stream["dwell"]).astype(np.float32),
         }
+        return pd.DataFrame(codes | {"item": np.append(schema.rows_of(found, items.items), -1)[row]})
 
-    def class_sizes(self, name):
-        """How many codes each class column of a table has, with the code 0 of missing and unseen values."""
-        return [len(values) + 1 for values in self.state["classes"][name].values()]
+    def event_inputs(
+        self, events: pd.DataFrame, windows: np.ndarray, items: ItemEmbeddings
+    ) -> dict[str, np.ndarray]:
+        """What `HistoryVAE` reads of windows (W, T) of rows of coded events, -1 = padding."""
+        there, at = windows >= 0, np.maximum(windows, 0)
+        gap = np.diff(events["time"], prepend=0) * (np.diff(events["user"], prepend=-1) == 0)
+        dwell = np.log1p(np.maximum(events["dwell"].to_numpy(), 0))
+        found = {
+            name: np.where(there, events[name].to_numpy()[at], 0).astype(np.int32)
+            for name in ("action", "category")
+        }
+        found["gap"] = np.where(there, np.log1p(np.maximum(gap, 0))[at], 0).astype(np.float32)
+        found["dwell"] = np.where(there, dwell[at], np.nan).astype(np.float32)
+        table = np.vstack([items.table, np.full((1, items.table.shape[1]), np.nan, np.float32)])
+        found["item"] = table[np.where(there, events["item"].to_numpy()[at], -1)]
+        return found | {"mask": there.astype(np.float32)}
 
-    def n_numbers(self, name):
-        """How many number columns a table has."""
-        return len(self.state["scales"][name])
+    def to_state(self) -> tuple[dict, dict[str, np.ndarray]]:
+        """Everything that was learned: plain JSON, and arrays by name."""
+        encoders = {name: asdict(encoder) for name, encoder in self.encoders.items()}
+        plain = {
+            "encoders": encoders,
+            "words": self.tokens.words,
+            "length": self.tokens.length,
+            "state": self.state,
+        }
+        log = {f"history/{name}": array for name, array in self.history.arrays().items()}
+        return plain, log | {f"scale/{name}": array for name, array in self.scale.items()}
 
-    def event_sizes(self):
-        """Codes of action, category, brand, words and products in a history."""
-        classes = self.state["classes"]["contents"]
-        named = [len(classes.get(name, [])) + 1 for name in ("category", "brand")]
-        return [len(ACTIONS) + 1, *named, len(self.vocabulary), len(self._company) + 1]
-
-    @property
-    def company_dim(self):
-        """D, the dimensions of a product's vector."""
-        return self._vectors.shape[1]
-
-    def company_table(self):
-        """Vectors by product code of a history, 0 for code 0: (P + 1, D) float32."""
-        return np.vstack([np.zeros((1, self.company_dim), np.float32), self._vectors])
-
-    def _table(self, frame, name):
-        """Scaled numbers (NaN where missing), then class codes (0 where missing or unseen): (n, D)."""
-        numbers = _scaled(frame, self.state["scales"][name])
-        codes = [
-            _codes(frame[column], values) if column in frame else np.zeros(len(frame), int)
-            for column, values in self.state["classes"][name].items()
-        ]
-        return np.column_stack([numbers, *codes]).astype(np.float32)
-
-    def _histories(self, market):
-        """The last T events of each user, oldest first, padded in front with action 0: (U, T, 9)."""
-        state, users, events = self.state, market.users, market.events
-        T = state["history_length"]
-        out = np.zeros((len(users), T, len(EVENT_FIELDS)), dtype=np.float32)
-        if events is None or not len(events) or not len(users):
-            return out
-        row = pd.Index(users["user_id"]).get_indexer(events["user_id"])
-        time = events["time"].to_numpy().astype("datetime64[s]").astype(np.int64)
-        order = np.lexsort((time, row))
-        order = order[row[order] >= 0]
-        row = row[order]
-        last = np.searchsorted(row, row, side="right")
-        back = last - 1 - np.arange(len(row))
-        keep = back < T
-        fields = self._event_fields(market, events.iloc[order[keep]])
-        out[row[keep], T - 1 - back[keep]] = fields
-        return out
-
-    def _event_fields(self, market, events):
-        learned, classes = self.state["events"], self.state["classes"]["contents"]
-        n, nothing = len(events), np.zeros(len(events))
-
-        def scaled(values, key):
-            if values is None:
-                return nothing
-            mean, scale = learned[key]
-            return np.nan_to_num((np.log1p(np.maximum(values.to_numpy(float), 0)) - mean) / scale)
-
-        def coded(values, key):
-            return nothing if values is None or key not in classes else _codes(values, classes[key])
-
-        product = _product_rows(market, events)
-        words = self.vocabulary.encode(events["query"] if "query" in events else [""] * n, 2)
-        category = events["category"] if "category" in events else product.get("category")
-        seconds = events["time"].to_numpy().astype("datetime64[s]").astype(np.int64)
-        days_back = np.maximum(learned["end"] - seconds, 0) / 86_400
-        action = pd.Index(ACTIONS).get_indexer(events["action"]) + 1 if "action" in events else np.ones(n)
-        return np.column_stack([
-            np.maximum(action, 1),
-            coded(category, "category"), coded(product.get("brand"), "brand"),
-            words[:, 0], words[:, 1],
-            self._company.get_indexer(events["product_id"].astype(object)) + 1 if "product_id" in events else nothing,
-            scaled(product.get("price"), "price"),
-            scaled(events.get("dwell_seconds"), "dwell"),
-            np.log1p(days_back) / 3,
-        ])  # fmt: skip
+    @classmethod
+    def from_state(cls, plain: dict, arrays: dict[str, np.ndarray]) -> Features:
+        """What `to_state` gave."""
+        parts = {"history": {}, "scale": {}}
+        for name, array in arrays.items():
+            part, _, key = name.partition("/")
+            parts[part][key] = array
+        encoders = {name: TableEncoder(**options) for name, options in plain["encoders"].items()}
+        tokens = Tokens(plain["words"], plain["length"])
+        return cls(History.from_arrays(parts["history"]), encoders, tokens, plain["state"], parts["scale"])
 
 
-def bags(codes, size):
-    """How often each code above 1 stands in each row of codes (n, T): (n, size) float32; 0 is padding, 1 unknown."""
-    out = np.zeros((len(codes), size), np.float32)
-    np.add.at(out, (np.arange(len(codes))[:, None], codes), codes > 1)
-    return out
+def known_contents(market: Market) -> np.ndarray:
+    """Which contents were published by the last impression of `market`: (C,) bool; all where no time is known.
+
+    Examples
+    --------
+    >>> days = pd.to_datetime(["2025-01-01", "2025-03-01"])
+    >>> contents = pd.DataFrame({"content_id": [1, 2], "published_at": days})
+    >>> impressions = pd.DataFrame({"impression_id": [1], "user_id": [1], "content_id": [1], "time": days[:1]})
+    >>> known_contents(Market(pd.DataFrame({"user_id": [1]}), contents, impressions)).tolist()
+    [True, False]
+    """
+    if "published_at" not in market.contents or not len(market.impressions):
+        return np.ones(len(market.contents), bool)
+    known = ~(market.contents["published_at"] > market.impressions["time"].max()).to_numpy()
+    known[np.unique(market.content_rows)] = True
+    return known
 
 
-def rows_of(market):
-    """Row of the content and of the user of each impression: two (B,) arrays."""
-    content = pd.Index(market.contents["content_id"]).get_indexer(market.impressions["content_id"])
-    user = pd.Index(market.users["user_id"]).get_indexer(market.impressions["user_id"])
-    return content, user
+def joined(train: Market, validation: Market | None) -> Market:
+    """`train` with a log that holds the impressions of `validation` as well."""
+    if validation is None or train.past is validation.past:
+        return train
+    log = pd.concat([train.past, validation.past], ignore_index=True).drop_duplicates("impression_id")
+    return replace(train, log=log)
 
 
-def known_contents(market):
-    """Mask of the contents that the training market may know of: published before its last impression."""
-    contents = market.contents
-    shown = contents["content_id"].isin(market.impressions["content_id"].unique()).to_numpy()
-    if "published_at" not in contents:
-        return shown
-    return shown | (contents["published_at"] <= market.impressions["time"].max()).to_numpy()
-
-
-def _content_frame(market):
-    frame = market.contents
-    if market.products is not None and "product_id" in frame:
-        frame = frame.drop(columns=[c for c in ("category", "brand", "price", "rating") if c in frame])
-        frame = frame.merge(market.products, on="product_id", how="left", validate="m:1")
-    if {"price", "category"} <= set(frame):
-        usual = np.log(market.products["price"] if market.products is not None else frame["price"])
-        by = market.products["category"] if market.products is not None else frame["category"]
-        frame = frame.assign(
-            relative_price=np.log(frame["price"]) - frame["category"].map(usual.groupby(by).median())
-        )
-    return frame.reset_index(drop=True)
-
-
-def _user_frame(market, log):
-    """Users with how often they act: logarithms of events and of impressions per day."""
-    frame = market.users.reset_index(drop=True)
-    if market.events is not None and len(market.events):
-        by = market.events.groupby("user_id")["time"].agg(["size", "min"])
-        days = (pd.Timestamp(log["start"], unit="s") - by["min"]).dt.total_seconds() / 86_400
-        frame = frame.assign(
-            event_rate=frame["user_id"].map(np.log((by["size"] + 1) / (days + 2))).astype(float)
-        )
-    rates = pd.Series(log["rates"], index=pd.Index(log["users"], dtype=object), dtype=float)
-    # a user who is new counts as usual: a mark of novelty would never be seen in training
-    rate = frame["user_id"].astype(object).map(rates).astype(float).fillna(rates.mean())
-    return frame.assign(impression_rate=rate)
-
-
-def _learn_log(market):
-    """Impressions per day of each user in the training log, from the day on which the user was there."""
-    impressions, events = market.impressions, market.events
-    start, end = impressions["time"].min(), impressions["time"].max()
-    by = impressions.groupby("user_id")["time"].agg(["size", "min"])
-    early = by.index.isin(events["user_id"].unique()) if events is not None else np.zeros(len(by), bool)
-    days = (end - by["min"].where(~early, start)).dt.total_seconds() / 86_400
-    rates = np.log((by["size"] + 1) / (days + 2))
-    return {"start": int(start.timestamp()), "users": by.index.tolist(), "rates": rates.round(4).tolist()}
-
-
-def _earlier(events, time):
-    return events if events is None else events[events["time"] < time]
-
-
-def _context_frame(market):
-    impressions = market.impressions
-    columns = [c for c in ("position", "exposure") if c in impressions]
-    frame = impressions[columns].copy()
-    frame["hour"] = impressions["time"].dt.hour + impressions["time"].dt.minute / 60
-    frame["weekday"] = impressions["time"].dt.day_of_week
-    if "published_at" in market.contents:
-        content, _ = rows_of(market)
-        born = market.contents["published_at"].to_numpy()[content]
-        frame["age_days"] = (impressions["time"].to_numpy() - born) / np.timedelta64(1, "D")
-    return frame
-
-
-def _learn_scales(frame, columns):
-    """Mean and standard deviation of the number columns, after log(1 + x) where they are magnitudes."""
-    scales = {}
-    for column, logarithm in columns.items():
-        if column in frame and frame[column].notna().any():
-            values = _number(frame[column], logarithm)
-            scales[column] = [bool(logarithm), float(np.nanmean(values)), float(max(np.nanstd(values), 1e-3))]
-    return scales
-
-
-def _number(values, logarithm):
-    values = np.array(values.to_numpy(dtype=float, na_value=np.nan))
-    return np.log1p(np.maximum(values, 0)) if logarithm else values
-
-
-def _scaled(frame, scales):
-    columns = [
-        np.clip((_number(frame[name], log) - mean) / scale, -6, 6)
-        if name in frame
-        else np.full(len(frame), np.nan)
-        for name, (log, mean, scale) in scales.items()
-    ]
-    return np.stack(columns, axis=1) if columns else np.zeros((len(frame), 0))
-
-
-def _learn_classes(frame, columns):
-    return {
-        c: sorted(frame[c].dropna().astype(str).unique())
-        for c in columns
-        if c in frame and frame[c].notna().any()
+def _modalities(market: Market, text: list[str]) -> dict[str, tuple]:
+    """Name and shape of what the contents of `market` bring: covers, audio, title, attributes, vectors."""
+    shapes = {name: getattr(market, column).shape[1:] for name, column in FIELD.items()
+              if getattr(market, column) is not None and getattr(market, column).any()}  # fmt: skip
+    shapes |= {"title": ()} if text else {}
+    vectors = {
+        f"vector_{name}": x.shape[1:] for name, x in (market.vectors or {}).items() if np.isfinite(x).any()
     }
+    return {name: list(shape) for name, shape in (shapes | vectors).items()}
 
 
-def _codes(values, known):
-    return (
-        pd.Index(known).get_indexer(
-            pd.Series(values).astype(object).where(pd.notna(values), "\0").astype(str)
-        )
-        + 1
+def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of what is known of each column; infinite where a column is constant."""
+    known = np.isfinite(x)
+    x, n = np.where(known, x, 0).astype(np.float64), np.maximum(known.sum(axis=0), 1)
+    mean = x.sum(axis=0) / n
+    sd = np.sqrt((np.where(known, x - mean, 0) ** 2).sum(axis=0) / n)
+    return mean, np.where(sd > 1e-6 * (1 + np.abs(mean)), sd, np.inf)
+
+
+def _numbers(values: pd.Series) -> np.ndarray:
+    found = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    return np.where(np.isfinite(found), np.clip(found, -1e30, 1e30), np.nan)
+
+
+def _seconds(times: pd.Series) -> np.ndarray:
+    """Seconds since 1970 as floats, NaN where missing."""
+    times = pd.to_datetime(times)
+    return np.where(times.isna(), np.nan, times.to_numpy("datetime64[ms]").astype(np.int64) / 1_000)
+
+
+def _texts(contents: pd.DataFrame, columns: list[str]) -> list[str]:
+    parts = [contents[name].fillna("").astype(str) for name in columns if name in contents]
+    return [" ".join(words) for words in zip(*parts, strict=True)] if parts else [""] * len(contents)
+
+
+def _clock(seconds: np.ndarray) -> np.ndarray:
+    """Sine and cosine of the hour of the day and of the day of the week: (B, 4)."""
+    angle = 2 * np.pi * np.stack([seconds / DAY, seconds / (7 * DAY)], axis=1)
+    return np.stack(
+        [np.sin(angle[:, 0]), np.cos(angle[:, 0]), np.sin(angle[:, 1]), np.cos(angle[:, 1])], axis=1
     )
 
 
-def _count_words(texts, min_count):
-    """How often each word occurs, the most frequent first, equal ones by the alphabet."""
-    counts = pd.Series([word for text in texts for word in tokenize(text)], dtype=object).value_counts()
-    return counts[counts >= min_count].sort_index().sort_values(ascending=False, kind="stable")
-
-
-def _phrases(titles):
-    """Each title as its first word and its pairs of neighbours: "not so dull" becomes "not not-so so-dull"."""
-    lines = ([word.replace("-", "") for word in tokenize(title)] for title in titles)
-    return [" ".join([*line[:1], *(f"{a}-{b}" for a, b in pairwise(line))]) for line in lines]
-
-
-def _learn_company(market):
-    """Correspondence analysis of users by what they look for: products, and the words of their searches.
-
-    Products that the same users browse, and words that they search for, get vectors that are near.
-    """
-    nothing = {"products": [], "vectors": [], "words": [], "word_vectors": []}
-    events = market.events
-    if events is None or "product_id" not in events:
-        return nothing
-    events = events[events["user_id"].isin(market.users["user_id"])]
-    user, users = pd.factorize(events["user_id"])
-    product, products = pd.factorize(events["product_id"], sort=True)
-    rows, found = _query_words(events) if "query" in events else (np.zeros(0, int), [])
-    word, words = pd.factorize(pd.Series(found, dtype=object), sort=True)
-    if min(len(users), len(products)) < 3 * COMPANY_DIMS:
-        return nothing
-    there = product >= 0
-    at = np.concatenate([user[there], user[rows]]), np.concatenate([product[there], len(products) + word])
-    shape = len(users), len(products) + len(words)
-    vectors = np.round(_correspondence(csr_matrix((np.ones(len(at[0])), at), shape=shape)), 4)
-    return {
-        "products": products.tolist(), "vectors": vectors[: len(products)].tolist(),
-        "words": list(words), "word_vectors": vectors[len(products) :].tolist(),
-    }  # fmt: skip
-
-
-def _query_words(events):
-    """Each word of each query, as the row of its event and the word."""
-    queries = events["query"].map(tokenize)
-    row = np.repeat(np.arange(len(events)), queries.map(len))
-    return row, [word for words in queries for word in words]
-
-
-def _correspondence(counts):
-    """Standard coordinates of the columns of a table of counts, shrunk where a column was seen seldom."""
-    by_row, by_column = (np.sqrt(np.asarray(counts.sum(axis=axis)).ravel()) for axis in (1, 0))
-    shares = diags(1 / np.maximum(by_row, 1e-9)) @ counts @ diags(1 / by_column)
-    start = np.full(min(shares.shape), 1 / np.sqrt(min(shares.shape)))
-    _, size, axes = svds(shares, k=COMPANY_DIMS + 1, v0=start)
-    axes = axes[np.argsort(-size)[1:]]  # the first pair says only how frequent each row and each column is
-    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
-    vectors = (axes / by_column).T
-    vectors = vectors / np.sqrt((vectors**2 * by_column[:, None] ** 2).sum(axis=0) / (by_column**2).sum())
-    return vectors * (by_column**2 / (by_column**2 + 5))[:, None]
-
-
-def _product_rows(market, events):
-    if market.products is None or "product_id" not in events:
-        return {}
-    where = pd.Index(market.products["product_id"]).get_indexer(events["product_id"])
-    rows = market.products.iloc[np.maximum(where, 0)]
-    return {c: rows[c].where(where >= 0) for c in ("category", "brand", "price") if c in rows}
-
-
-def _learn_event_scales(market):
-    learned, events = {"end": 0, "price": [0.0, 1.0], "dwell": [0.0, 1.0]}, market.events
-    start = market.impressions["time"].min()
-    learned["end"] = int(start.timestamp())
-    values = {
-        "price": market.products["price"]
-        if market.products is not None and "price" in market.products
-        else None
-    }
-    values["dwell"] = events["dwell_seconds"] if events is not None and "dwell_seconds" in events else None
-    for key, column in values.items():
-        if column is not None and column.notna().any():
-            logs = np.log1p(np.maximum(column.dropna().to_numpy(float), 0))
-            learned[key] = [float(logs.mean()), float(max(logs.std(), 1e-3))]
-    return learned
-
-
-def _modalities(market, company):
-    has = {
-        "cover": market.covers is not None,
-        "title": "title" in market.contents,
-        "audio": market.audio is not None,
-        "history": market.events is not None and len(market.events) > 0,
-        "company": bool(company["products"]) and "product_id" in market.contents,
-        **{name: name in market.impressions for name in ("converted", "sales")},
-    }
-    return {name: bool(value) for name, value in has.items()}
-
-
-def _pictures(array, n, shape):
-    if array is None:
-        return np.zeros((n, *shape, 1), dtype=np.float32)
-    return (np.asarray(array, dtype=np.float32) / 255)[..., None]
-
-
-def _presence(arrays, modalities):
-    """1 where a modality is there: a picture not black, a title with words, a value, an event; else 0."""
-    masks = []
-    for name in modalities:
-        array = arrays[name].reshape(len(arrays[name]), -1)
-        masks.append(
-            (np.nan_to_num(array) != 0).any(axis=1) if array.shape[1] else np.zeros(len(array), bool)
-        )
-    return np.stack(masks, axis=1).astype(np.float32)
+def _distinct(names: list[str]) -> list[str]:
+    """Names of which none comes twice."""
+    seen = Counter()
+    for at, name in enumerate(names):
+        seen[name] += 1
+        names[at] = name if seen[name] == 1 else f"{name}_{seen[name]}"
+    return names

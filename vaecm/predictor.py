@@ -1,24 +1,32 @@
-"""The whole pipeline behind fit, predict, save and load."""
+"""The whole pipeline behind fit, predict, save and load.
+
+Shapes: ``B`` impressions, ``C`` contents, ``E`` events, ``L`` latent dimensions, ``D`` numbers of an item embedding.
+"""
+
+from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-import keras
+import lightgbm
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
-from scipy.stats import norm
 from tqdm import tqdm
 
-from vaecm.effects import EffectNetwork
-from vaecm.evidence import ROWS, fit_ridge, unexplained
-from vaecm.market import checked_folder, new_folder
-from vaecm.meetings import Meetings
-from vaecm.prepare import split_by_time
-from vaecm.represent import USER_STEPS, Batches, Progress, Representation, blocks
+from vaecm.effects import LOOKS, Calibration, EffectNetwork, train_network, train_trees, tree_columns
+from vaecm.history import seconds
+from vaecm.io import checked_folder, new_folder
+from vaecm.latents import Representation
+from vaecm.market import Market, MarketError, Problem
+from vaecm.schema import canonical
+from vaecm.splits import split_by_time
 
-PAIRED = 300_000  # repeated meetings that doubt is measured on
 CHUNK = 200_000  # impressions predicted at once: what bounds the working memory
+TREES_FILE = "trees.txt"
+EFFECTS = ("ctr", "cvr", "ctcvr", "sales")
 
 
 @dataclass(frozen=True)
@@ -28,33 +36,39 @@ class ModelConfig:
     Parameters
     ----------
     latent_dim : int
-        L, the latent dimensions of a content and of a user.
-    beta : float
-        Weight of the KL term in both VAEs.
-    company_weight : float
-        Weight of what users browse together, which the content VAE has to tell from cover, title and sound.
+        L, the latent dimensions of a content and of a user's state.
+    beta, history_beta : float
+        Weight of the KL term in the VAE of contents and in that of histories.
+    item_dim : int
+        D, the dimensions of the item embeddings.
+    item_weight : float
+        Weight of the item embedding that z has to tell from cover, title, sound and attributes.
+    pixel_weight : float
+        Weight of the pixels of covers and sound, which are many.
     modality_dropout : float
-        Chance that the VAEs hide a modality from their encoders, in half of the rows.
+        Chance that the content VAE hides a modality from its encoders, in half of the rows.
     vae_steps : int
-        Gradient steps of the content VAE; the user VAE takes a quarter of them.
-    match_dim : int
-        Width of the projections of content and user that are multiplied.
+        Gradient steps of the content VAE; the history VAE takes half of them.
+    units : int
+        Of the GRU.
+    history_length, title_length : int
+        Events and words that are read at once.
     hidden : tuple of int
         Units of the hidden layers of the effect network.
     dropout : float
         Dropout of the effect network.
     penalty : float
-        L2 penalty on its kernels; the linear path finds its own.
+        Its weight decay.
     epochs : int
-        Most passes over the impressions; the best one on the validation part is kept.
+        Most passes over the impressions; it stops earlier where validation no longer gains.
     batch_size : int
         Impressions per gradient step.
     learning_rate : float
-        Of the effect network; the VAEs use the same.
+        Of the effect network.
     ensemble : int
         Effect networks whose probabilities are averaged.
-    history_length, title_length : int
-        Events and words that are read.
+    trees : bool
+        Whether boosted trees on the same numbers vote on clicks beside the networks.
 
     Raises
     ------
@@ -67,40 +81,55 @@ class ModelConfig:
     8
     """
 
-    latent_dim: int = 24
+    latent_dim: int = 16
     beta: float = 1.0
-    company_weight: float = 40.0
+    history_beta: float = 0.1
+    item_dim: int = 32
+    item_weight: float = 30.0
+    pixel_weight: float = 0.1
     modality_dropout: float = 0.5
     vae_steps: int = 600
-    match_dim: int = 8
-    hidden: tuple = (32,)
+    units: int = 64
+    history_length: int = 64
+    title_length: int = 16
+    hidden: tuple = (64, 32)
     dropout: float = 0.2
-    penalty: float = 1e-3
-    epochs: int = 3
-    batch_size: int = 1_024
+    penalty: float = 1e-4
+    epochs: int = 5
+    batch_size: int = 512
     learning_rate: float = 2e-3
     ensemble: int = 2
-    history_length: int = 30
-    title_length: int = 12
+    trees: bool = True
 
     def __post_init__(self):
         rules = {
-            "latent_dim": (1, 512), "beta": (0, 100), "company_weight": (0, 1e4), "modality_dropout": (0, 0.95),
-            "vae_steps": (1, 10**6), "match_dim": (1, 1024), "dropout": (0, 0.95), "penalty": (0, 1),
+            "latent_dim": (1, 512), "beta": (0, 100), "history_beta": (0, 100), "item_dim": (1, 512),
+            "item_weight": (0, 1e4), "pixel_weight": (0, 1e4), "modality_dropout": (0, 0.95),
+            "vae_steps": (0, 10**6), "units": (1, 4096),
+            "history_length": (2, 1000), "title_length": (1, 1000), "dropout": (0, 0.95), "penalty": (0, 1),
             "epochs": (1, 1000), "batch_size": (1, 10**6), "learning_rate": (1e-6, 1), "ensemble": (1, 100),
-            "history_length": (1, 1000), "title_length": (1, 1000),
         }  # fmt: skip
         problems = []
         for name, (low, high) in rules.items():
-            value = getattr(self, name)
-            whole = isinstance(type(self).__dataclass_fields__[name].default, int)
-            kind = (int, np.integer) if whole else (int, float, np.integer, np.floating)
-            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-                problems.append(
-                    f"{name} must be {'a whole number' if whole else 'a number'} from {low:g} to {high:g}, got {value!r}"
-                )
-        if not self.hidden or not all(isinstance(units, int) and units > 0 for units in self.hidden):
+            value, kind = getattr(self, name), type(type(self).__dataclass_fields__[name].default)
+            fits = (
+                not isinstance(value, bool)
+                and isinstance(value, (kind, int, np.number))
+                and low <= value <= high
+            )
+            if not fits or (kind(value) != value and kind is int):
+                word = "a whole number" if kind is int else "a number"
+                problems.append(f"{name} must be {word} from {low:g} to {high:g}, got {value!r}")
+            else:
+                object.__setattr__(self, name, kind(value))  # NumPy's numbers cannot be written as JSON
+        hidden = self.hidden if isinstance(self.hidden, (tuple, list)) else (0,)
+        if all(whole(n, 1) for n in hidden):
+            object.__setattr__(self, "hidden", tuple(int(n) for n in hidden))
+        else:
             problems.append(f"hidden must be a tuple of positive whole numbers, got {self.hidden!r}")
+        if not isinstance(self.trees, (bool, np.bool_)):
+            problems.append(f"trees must be True or False, got {self.trees!r}")
+        object.__setattr__(self, "trees", bool(self.trees))
         if problems:
             raise ValueError("ModelConfig: " + "; ".join(problems))
 
@@ -108,9 +137,9 @@ class ModelConfig:
 class EffectPredictor:
     """Predict the click rate, conversion rate and sales of impressions.
 
-    Two product-of-experts VAEs learn, without labels, what contents and users are like; an ensemble of effect networks
-    learns from clicks, conversions and sales what comes of their meeting: a linear path whose priors come from the
-    data, and a small deep part that learns what the linear path leaves. Each content and each user is encoded once.
+    Two VAEs learn without labels: one what contents are like, one what users are after; as-of features tell what was
+    known just before; effect networks, and boosted trees beside them, learn from clicks, conversions and sales what comes
+    of it. What validation does not support is shrunk towards the mean rate.
 
     Parameters
     ----------
@@ -129,22 +158,20 @@ class EffectPredictor:
     ['ctr', 'cvr', 'ctcvr', 'sales']
     """
 
-    made_of = Representation  # what an ablation replaces
-
-    def __init__(self, config=None, seed=0):
+    def __init__(self, config: ModelConfig | None = None, seed: int = 0):
         self.config = ModelConfig() if config is None else config
-        self.seed = seed
-        self.representation, self.networks, self.doubt, self.met = None, None, None, None
+        self.seed = int(seed)
+        self.representation, self.networks, self.trees, self.state = None, None, None, None
 
-    def fit(self, train, validation=None, verbose=True):
-        """Learn the preparation, both VAEs and the effect networks from `train`.
+    def fit(self, train: Market, validation: Market | None = None, verbose: bool = True) -> EffectPredictor:
+        """Learn the features, both VAEs, the effect networks and their calibration.
 
         Parameters
         ----------
         train : Market
-            Only its impressions, and the contents published before the last of them, are learned from.
+            Only its impressions, and what was known by the last of them, are learned from.
         validation : Market, optional
-            Later impressions that choose the number of epochs; the last tenth of `train` where it is not given.
+            Later impressions that end the training and calibrate it; the last tenth of `train` where it is not given.
         verbose : bool
             Show progress.
 
@@ -152,127 +179,205 @@ class EffectPredictor:
         -------
         EffectPredictor
             Itself. An interrupted or failed fit leaves the predictor as it was.
+
+        Raises
+        ------
+        MarketError
+            Lists all that is wrong with `train`, or with `validation`.
         """
-        train.check()
+        checked(train, "train")
         if validation is None:
-            train, validation, _ = split_by_time(train, (0.9, 0.1, 0.0))
-        keras.utils.set_random_seed(self.seed)
-        config = self.config
-        steps = round(config.vae_steps * (1 + USER_STEPS)) + 50 * config.ensemble * config.epochs
-        with tqdm(total=steps, disable=not verbose) as bar:
-            representation, inputs = self.made_of.fit_with_inputs(train, config, self.seed, bar)
-            effects = fit_effects(config, representation, inputs, train, validation, self.seed, bar)
-        self.representation = representation
-        self.networks, self.doubt, self.met = effects
+            train, validation = split_by_time(train, (0.9, 0.1))
+        checked(validation, "validation")
+        config, looks = self.config, self.config.ensemble * self.config.epochs * LOOKS
+        with tqdm(total=config.vae_steps + config.vae_steps // 2 + looks, disable=not verbose) as bar:
+            bar.set_description("autoencoders")
+            representation = Representation.learn(
+                train, validation, config, self.seed, lambda *_: bar.update()
+            )
+            state = learn_state(train, validation)
+            parts = [
+                (network_inputs(representation, part, state), targets(part, state))
+                for part in (train, validation)
+            ]
+            bar.set_description("effects")
+            networks = []
+            for k in range(config.ensemble):
+                network = make_network(representation, config, state, parts[0][0], self.seed + 100 * k)
+                networks.append(train_network(
+                    network, *parts, config.epochs, config.batch_size, config.learning_rate, config.penalty,
+                    lambda *_: bar.update(),
+                ))  # fmt: skip
+            trees = train_trees(*parts, self.seed) if config.trees else None
+            calibrate(state, networks, trees, parts[1], met(validation))
+            bar.total = bar.n
+        self.representation, self.networks, self.trees, self.state = representation, networks, trees, state
         return self
 
-    def predict(self, market, draws=0, level=0.95):
+    def predict(self, market: Market, draws: int = 0, level: float = 0.95) -> pd.DataFrame:
         """Effects of every impression of `market`.
 
         Parameters
         ----------
         market : Market
-            Clicks, conversions and sales need not be there.
+            Clicks, conversions and sales need not be there. Of its log and events, what lies before a row counts for it.
         draws : int
-            Draws of the latents from their posterior, for each network; 0 predicts from their means. With draws there
-            are intervals of the click rate as well, from four sources: what is not seen of content and user, how the
-            networks differ, the posterior of the linear path, and what no column tells (`evidence.unexplained`).
+            Draws of the latents from their posterior; with any there are columns ``ctr_low``, ``ctr_high`` and so on.
         level : float
-            Of the intervals.
+            Share of the intervals that hold the rate.
 
         Returns
         -------
         DataFrame
-            Indexed by impression_id: ctr, cvr, ctcvr (probabilities) and sales (yuan per impression), NaN for an
-            effect that training did not know; with draws also ctr_low and ctr_high.
+            Indexed by impression_id: ctr, cvr, ctcvr, and sales in yuan per impression; NaN for what training lacked.
+
+        Raises
+        ------
+        ValueError
+            For options out of range, and for a market that cannot be read.
         """
         self._need_fit()
+        fine = isinstance(level, (float, int, np.number)) and 0 < level < 1
+        wrong = [] if fine else [f"level must lie between 0 and 1, got {level!r}"]
+        refuse("predict", market, {"draws": (draws, 0)}, wrong)
         market.check(targets=False)
-        representation = self.representation
-        prepared = representation.prepared(market)
-        versions = [
-            representation.inputs(prepared, rng).meet(self.met) for rng in _generators(self.seed, draws)
-        ]
-        effects = np.empty((len(market.impressions), 4))
-        bounds = np.empty((len(market.impressions), 2)) if draws else None
-        for start in range(0, len(effects), CHUNK):
-            rows = slice(start, min(start + CHUNK, len(effects)))
-            drawn = [inputs.rows(rows) for inputs in versions]
-            each = np.stack([_effects(network, block) for block in drawn for network in self.networks])
-            effects[rows] = each.mean(axis=0)
-            if draws:
-                bounds[rows] = self._bounds(each[:, :, 0], drawn[0], level)
-        ctr, ctcvr = effects[:, 0], effects[:, 2]
-        columns = {"ctr": ctr, "cvr": ctcvr / ctr, "ctcvr": ctcvr, "sales": effects[:, 3]}
-        for name, target in (("cvr", "converted"), ("ctcvr", "converted"), ("sales", "sales")):
-            if not representation.preparation.state["has"][target]:
-                columns[name] = np.full(len(effects), np.nan)
-        if draws:
-            columns |= {"ctr_low": bounds[:, 0], "ctr_high": bounds[:, 1]}
-        return pd.DataFrame(
-            columns, index=pd.Index(market.impressions["impression_id"], name="impression_id")
-        )
+        return self._predict_all(market, draws, level)
 
-    def content_latents(self, market):
+    def _predict_all(self, market: Market, draws: int, level: float) -> pd.DataFrame:
+        n = len(market.impressions)
+        if n <= CHUNK:
+            return self._predict(market, draws, level)
+        at = np.arange(n) // CHUNK
+        return pd.concat([self._predict(market.select(at == k), draws, level) for k in range(at[-1] + 1)])
+
+    def _predict(self, market: Market, draws: int, level: float) -> pd.DataFrame:
+        inputs = network_inputs(self.representation, market, self.state)
+        heads = outputs(self.networks, self.trees, inputs)
+        drawn = [heads]
+        for k in range(draws):
+            noisy = inputs | self.representation.inputs(market, np.random.default_rng([self.seed, k]))
+            drawn.append(outputs(self.networks, self.trees, noisy))
+        columns = effects(heads, self.state)
+        if draws:
+            columns |= intervals(columns, np.concatenate(drawn), self.state, level)
+        index = pd.Index(market.impressions["impression_id"], name="impression_id")
+        return pd.DataFrame(columns, index=index)
+
+    def score_contents(
+        self,
+        market: Market,
+        audience: Sequence | None = None,
+        position: int = 1,
+        draws: int = 0,
+        sample: int = 24,
+    ) -> pd.DataFrame:
+        """Expected effects of each content of `market` for an audience, at one position.
+
+        Parameters
+        ----------
+        market : Market
+            Its impressions give the moments at which users are met.
+        audience : sequence of user ids, optional
+            All users that the impressions show, where it is not given.
+        position : int
+        draws : int
+            As in `predict`.
+        sample : int
+            Moments that are drawn and shared by all contents.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by content_id: the means over the moments of ctr, cvr, ctcvr and sales, and of their intervals.
+        """
+        self._need_fit()
+        refuse(
+            "score_contents", market, {"position": (position, 1), "draws": (draws, 0), "sample": (sample, 1)}
+        )
+        moments = market.impressions
+        if audience is not None:
+            moments = moments[np.isin(canonical(moments["user_id"]), canonical(audience))]
+        if not len(moments):
+            raise ValueError("score_contents: no impression of this audience says when it is met")
+        moments = moments.iloc[np.random.default_rng(self.seed).permutation(len(moments))[:sample]]
+        contents = market.contents["content_id"].to_numpy()
+        outcomes = ["clicked", "converted", "converted_at", "sales", "request_id", "propensity"]
+        rows = moments.drop(columns=[name for name in outcomes if name in moments])
+        rows = rows.iloc[np.repeat(np.arange(len(moments)), len(contents))].reset_index(drop=True)
+        rows = rows.assign(content_id=np.tile(contents, len(moments)), impression_id=np.arange(len(rows)))
+        rows = rows.assign(position=position) if "position" in rows else rows
+        asked = replace(market, impressions=rows, log=market.past, truth=None)
+        market.check(targets=False)  # not what is asked: it meets contents before they are published
+        content = np.tile(np.arange(len(contents)), len(moments))
+        return self._predict_all(asked, draws, 0.95).groupby(content).mean().set_axis(
+            pd.Index(contents, name="content_id"))  # fmt: skip
+
+    def content_latents(self, market: Market) -> pd.DataFrame:
         """Posterior of each content's z: means ``z0..``, then standard deviations ``sd0..``, indexed by content_id."""
         self._need_fit()
-        return _latent_frame(
-            self.representation.content_latents(market), market.contents["content_id"], "content_id"
-        )
+        latent = self.representation.contents(market, np.arange(len(market.contents)))
+        return latent_frame(latent.mean, latent.log_var, market.contents["content_id"])
 
-    def user_latents(self, market):
-        """Posterior of each user's z: means ``z0..``, then standard deviations ``sd0..``, indexed by user_id."""
+    def user_latents(self, market: Market, at: object = None) -> pd.DataFrame:
+        """Posterior of each user's state just before a time (by default after all that is known)."""
         self._need_fit()
-        return _latent_frame(self.representation.user_latents(market), market.users["user_id"], "user_id")
+        second = np.iinfo(np.int64).max // 4 if at is None else seconds(pd.Series([pd.Timestamp(at)]))[0]
+        n = len(market.users)
+        found = self.representation.users_at(market, np.arange(n), np.full(n, second))
+        return latent_frame(found["mean"], found["log_var"], market.users["user_id"])
 
-    def count_params(self):
+    def representations(self, market: Market) -> pd.DataFrame:
+        """What the encoders say of each impression, for other models: latents of content and user, and their match."""
+        self._need_fit()
+        found = self.representation.inputs(market)
+        return pd.DataFrame({f"{name}_{j}": x[:, j] for name, x in found.items() for j in range(x.shape[1])})
+
+    def count_params(self) -> int:
         """Weights of both VAEs and of all effect networks."""
         self._need_fit()
-        models = [self.representation.content_vae, self.representation.user_vae, *self.networks]
-        return sum(model.count_params() for model in models if model is not None)
+        models = [self.representation.content_vae, self.representation.history_vae, *self.networks]
+        return sum(model.count_params() for model in models)
 
-    def save(self, folder):
-        """Write the predictor: weights as HDF5, the rest as JSON, with checksums; a folder is swapped in whole."""
+    def save(self, folder: str | Path) -> None:
+        """Write the predictor: weights as HDF5, the rest as JSON and NPZ, with checksums, and the folder in one step."""
         self._need_fit()
-        with new_folder(folder) as path:
-            settings = {"config": asdict(self.config), "seed": self.seed, "networks": len(self.networks)}
-            (path / "config.json").write_text(json.dumps(settings, indent=1))
-            self.representation.write(path)
-            np.savez_compressed(path / "doubt.npz", **self.doubt)
-            np.savez_compressed(path / "met.npz", **self.met.arrays())
-            for k, network in enumerate(self.networks):
-                network.save_weights(path / f"effects_{k}.weights.h5")
+        plain, arrays = self.representation.to_state()
+        settings = {"config": asdict(self.config), "seed": self.seed, "features": plain, "state": to_json(self.state),
+                    "networks": [network.get_config() for network in self.networks]}  # fmt: skip
+        with new_folder(folder, {"kind": "predictor"}) as path:
+            (path / "predictor.json").write_text(json.dumps(settings), encoding="utf-8")
+            np.savez_compressed(path / "arrays.npz", **arrays)
+            for name, model in self._models():
+                model.save_weights(path / f"{name}.weights.h5")
+            if self.trees is not None:
+                (path / TREES_FILE).write_text(self.trees.model_to_string(), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder):
-        """Read what `save` wrote; a missing, truncated or altered file is refused."""
-        path = checked_folder(folder)
-        settings = json.loads((path / "config.json").read_text())
-        settings["config"]["hidden"] = tuple(settings["config"]["hidden"])
-        predictor = cls(ModelConfig(**settings["config"]), seed=settings["seed"])
-        predictor.representation = cls.made_of.read(path, predictor.config)
-        with np.load(path / "doubt.npz") as arrays:
-            predictor.doubt = {name: arrays[name] for name in arrays.files}
-        with np.load(path / "met.npz") as arrays:
-            predictor.met = Meetings(**{name: arrays[name] for name in arrays.files})
-        predictor.networks = []
-        for k in range(settings["networks"]):
-            network = _network(predictor.config, predictor.representation)
-            network.load_weights(path / f"effects_{k}.weights.h5")
-            predictor.networks.append(network)
+    def load(cls, folder: str | Path) -> EffectPredictor:
+        """Read what `save` wrote; a folder of another kind, or a missing or altered file is refused."""
+        path = checked_folder(folder, "predictor")
+        settings = json.loads((path / "predictor.json").read_text(encoding="utf-8"))
+        predictor = cls(ModelConfig(**settings["config"]), settings["seed"])
+        with np.load(path / "arrays.npz") as arrays:
+            arrays = dict(arrays)
+        predictor.representation = Representation.from_state(
+            settings["features"], arrays, predictor.config, predictor.seed
+        )
+        predictor.state = from_json(settings["state"])
+        predictor.networks = [EffectNetwork(**options) for options in settings["networks"]]
+        for network in predictor.networks:
+            network(
+                {name: np.zeros((1, n), np.float32) for name, n in predictor.representation.sizes().items()}
+            )
+        for name, model in predictor._models():
+            model.load_weights(path / f"{name}.weights.h5")
+        if (path / TREES_FILE).exists():
+            predictor.trees = lightgbm.Booster(model_str=(path / TREES_FILE).read_text(encoding="utf-8"))
         return predictor
 
-    def _bounds(self, click, inputs, level):
-        """Lower and upper click rate (B, 2) from the probabilities of all draws and networks, (S, B).
-
-        Log-odds of variance v around m have mean probability sigmoid(m / sqrt(1 + pi v / 8)), about (MacKay 1992,
-        doi:10.1162/neco.1992.4.5.720): the middle of the interval lies below the log-odds of a small mean.
-        """
-        variance = logit(click).var(axis=0) + float(self.doubt["unexplained"])
-        variance += _quadratic(self.networks[0], inputs, self.doubt["covariance"])
-        middle = logit(click.mean(axis=0)) * np.sqrt(1 + np.pi * variance / 8)
-        reach = norm.ppf((1 + level) / 2) * np.sqrt(variance)
-        return expit(middle[:, None] + np.outer(reach, [-1, 1]))
+    def _models(self):
+        models = {"contents": self.representation.content_vae, "histories": self.representation.history_vae}
+        return (models | {f"effects_{k}": network for k, network in enumerate(self.networks)}).items()
 
     def _need_fit(self):
         if self.networks is None:
@@ -281,155 +386,238 @@ class EffectPredictor:
             )
 
 
-def fit_effects(config, representation, inputs, train, validation, seed, bar):
-    """The ensemble of effect networks behind one linear path, what is left in doubt of the click rate, and the log."""
-    prepared, shown = inputs.prepared, inputs.shown
-    ids = prepared.user_ids[shown.user], prepared.content_ids[shown.content]
-    train_inputs = inputs.meet(Meetings.learn(*ids, shown.targets[:, 0], inputs.pair.told[shown.content]))
-    if train.same_tables(validation):
-        valid_inputs = train_inputs.on(representation.shown(validation))
-    else:
-        valid_inputs = representation.inputs(validation).meet(train_inputs.met)
-    first = _network(config, representation, train_inputs.rates(), seed)
-    bar.set_description("linear path")
-    linear, doubt = _fit_linear(representation, first, train_inputs, seed)
-    doubt["unexplained"] = _unexplained(
-        representation, first, train_inputs, linear, doubt["covariance"], seed
-    )
-    networks = [
-        _fit_network(config, representation, train_inputs, valid_inputs, linear, seed + 100 * (k + 1), bar)
-        for k in range(config.ensemble)
-    ]
-    return networks, doubt, train_inputs.met
+def whole(value: object, least: int) -> bool:
+    """Whether a value is a whole number, and large enough."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
 
 
-def _generators(seed, draws):
-    """One generator for each draw of the latents; None, for their means, without draws."""
-    return [np.random.default_rng([seed, k]) for k in range(draws)] if draws else [None]
+def refuse(function: str, market: object, options: dict, wrong: Sequence[str] = ()) -> None:
+    """One error for all that is wrong: `options` maps names of whole numbers to value and least value."""
+    wrong = [f"{name} must be a whole number from {low} on, got {value!r}"
+             for name, (value, low) in options.items() if not whole(value, low)] + list(wrong)  # fmt: skip
+    if not isinstance(market, Market):
+        wrong.append(f"market must be a Market, got {type(market).__name__}")
+    if wrong:
+        raise ValueError(f"{function}: " + "; ".join(wrong))
 
 
-def _network(config, representation, rates=(0.05, 0.1, 0.0), seed=0):
-    network = EffectNetwork(
-        config.match_dim, config.hidden, config.dropout, config.penalty, len(representation.preparation.phrases),
-        representation.crossed(), rates, seed,
-    )  # fmt: skip
-    network(representation.example())
-    return network
-
-
-def _fit_linear(representation, network, inputs, seed):
-    """Weights of the linear path for click, conversion and sales, (1 + D, 3), and the log-deviation of sales.
-
-    Conversions are few, so they may lean on what clicks teach: what each group of columns adds to the click's
-    log-odds is one more column for conversion, and its weight is then spread over the group's own columns.
-    """
-    groups = representation.groups()
-    of = np.repeat(np.arange(len(groups)), list(groups.values()))
-    clicked, converted, sales = inputs.shown.targets.T
-
-    def design(rows):
-        return network.design(inputs.rows(rows))
-
-    click = fit_ridge(design, clicked, groups, seed=seed)
-    weights, log_s = np.zeros((len(of) + 1, 3)), -1.0
-    weights[:, 0] = click.weights
-    _, convert, value = inputs.rates()
-    weights[0, 1], weights[0, 2] = logit(convert), value
-    rows = np.flatnonzero((clicked == 1) & ~np.isnan(converted))
-    if len(rows):
-        parts = np.zeros((len(of), len(groups)))
-        parts[np.arange(len(of)), of] = click.weights[1:]
-
-        def taught(at):
-            x = design(rows[at])
-            return np.hstack([x, x @ parts.astype(np.float32)])
-
-        fit = fit_ridge(taught, converted[rows], groups | {"clicks": len(groups)}, seed=seed).weights
-        weights[:, 1] = fit[: len(of) + 1] + np.concatenate([[0], parts @ fit[len(of) + 1 :]])
-    rows = np.flatnonzero(np.nan_to_num(sales) > 0)
-    if len(rows):
-        value = np.log(sales[rows]) - inputs.pair.log_price[inputs.shown.content[rows]]
-        fit = fit_ridge(lambda at: design(rows[at]), value, groups, kind="linear", seed=seed)
-        weights[:, 2], log_s = fit.weights, float(np.log(fit.noise) / 2)
-    return (weights, log_s), {"covariance": click.covariance.astype(np.float32)}
-
-
-def _unexplained(representation, network, inputs, linear, covariance, seed, draws=2):
-    """What repeated meetings show beyond the prediction, less what draws of the latents account for already.
-
-    The same meetings were learned from, so that their residuals agree less than those of new ones: the variance
-    of the prediction is added back. The estimate is a rough one, so two standard errors are added as well: an
-    interval that is too short does more harm than one that is too long.
-    """
-    content, user = inputs.shown.content, inputs.shown.user
-    rng = np.random.default_rng(seed)
-    some = rng.choice(len(user), min(len(user), 20_000), replace=False)
-    pair = user.astype(np.int64) * (content.max(initial=0) + 1) + content
-    _, at, times = np.unique(pair, return_inverse=True, return_counts=True)
-    again = np.flatnonzero(times[at] > 1)  # whoever met a content once says nothing here
-    users = rng.permutation(user.max(initial=0) + 1)
-    rows = again[users[user[again]] < len(users) * min(1.0, PAIRED / max(len(again), 1))]
-    weights = linear[0][:, 0].astype(np.float32)
-
-    def log_odds(inputs, rows):
-        blocks = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
-        return (
-            np.concatenate([network.design(inputs.rows(part)) @ weights[1:] for part in blocks]) + weights[0]
+def checked(market: object, name: str) -> None:
+    """Refuse what is no market, has no rows, or does not tell what was clicked."""
+    if not isinstance(market, Market):
+        raise ValueError(f"fit: {name} must be a Market, got {type(market).__name__}")
+    market.check()
+    problems = []
+    if not len(market.impressions):
+        problems.append(Problem("impressions", "impression_id", f"must have rows in {name}", 0, []))
+    elif "clicked" not in market.impressions or market.impressions["clicked"].isna().all():
+        problems.append(
+            Problem("impressions", "clicked", f"must be known in {name}", len(market.impressions), [])
         )
+    if problems:
+        raise MarketError(problems)
 
-    total = 0.0
-    if len(rows):
-        p = expit(log_odds(inputs, rows).astype(float))
-        total = unexplained(inputs.shown.targets[rows, 0], p, content[rows], user[rows])[1]
-    total += _quadratic(network, inputs.rows(some), covariance).mean()
-    versions = (
-        representation.inputs(inputs.prepared, rng).meet(inputs.met) for rng in _generators(seed, draws)
+
+def learn_state(train: Market, validation: Market) -> dict:
+    """What the networks' inputs and targets need beside the representation: positions, devices, delays, mean rates."""
+    log = train.impressions
+    state = {"until": int(max(seconds(part.impressions["time"]).max() for part in (train, validation)))}
+    state["positions"] = 0
+    if "position" in log and log["position"].notna().any():
+        position = log["position"].dropna().astype(int)
+        state |= {"positions": int(np.clip(position.max(), 1, 50)), "usual": int(position.median())}
+    device = canonical(devices(train), casefold=True)
+    counts = pd.Series(device, dtype=object).value_counts()
+    state["devices"] = [name for name in counts.index[:5] if counts[name] > len(log) / 100] or [""]
+    state["delays"] = delays(log, state["until"])
+    y = np.concatenate([targets(part, state) for part in (train, validation)])
+    place = np.concatenate([places(part, state) for part in (train, validation)])
+    state["looks"] = looks(place, y[:, 0], (max(state["positions"], 1), len(state["devices"])))
+    state["has"] = [bool(np.isfinite(y[:, j]).any()) for j in range(3)]
+    sold = y[:, 2][y[:, 2] > 0]
+    clicks, orders = np.nansum(y[:, 0]), np.nansum(y[:, 1])
+    ripe = np.nansum(np.where(np.isfinite(y[:, 1]), y[:, 0] * y[:, 3], 0))
+    state["counts"] = [
+        float(clicks),
+        float(np.isfinite(y[:, 0]).sum()),
+        float(orders),
+        float(max(ripe, orders)),
+    ]
+    state["start"] = [
+        float(logit((clicks + 0.5) / (state["counts"][1] + 1))),
+        float(logit((orders + 0.5) / (state["counts"][3] + 1.0))),
+        float(np.log(sold).mean()) if len(sold) else 0.0,
+    ]  # fmt: skip
+    return state
+
+
+def delays(log: pd.DataFrame, until: int) -> list[float]:
+    """Quantiles of the seconds from impression to order, of impressions old enough for most orders to be in."""
+    if "converted_at" not in log or not log["converted_at"].notna().any():
+        return []
+    time = seconds(log["time"])
+    took = (log["converted_at"] - log["time"]).dt.total_seconds().to_numpy()
+    old = time <= np.median(time)
+    took = took[old & np.isfinite(took) & (time + np.nan_to_num(took) <= until)]
+    return np.quantile(took, np.linspace(0, 1, 41)).tolist() if len(took) >= 20 else []
+
+
+def targets(market: Market, state: dict) -> np.ndarray:
+    """Clicked, converted and sales as they were known at the end of training, and maturity: (B, 4) float32."""
+    log, y = market.impressions, np.full((len(market.impressions), 4), np.nan, np.float32)
+    for j, name in enumerate(("clicked", "converted", "sales")):
+        if name in log:
+            y[:, j] = log[name].to_numpy(dtype=float, na_value=np.nan)
+    if "converted" not in log and "sales" in log:
+        y[:, 1] = np.where(np.isnan(y[:, 2]), np.nan, y[:, 2] > 0)
+    if "converted_at" in log:
+        later = (log["converted_at"].notna() & (seconds(log["converted_at"]) > state["until"])).to_numpy()
+        y[later, 1:3] = 0
+    y[:, 3] = 1.0
+    if state["delays"]:
+        age = state["until"] - seconds(log["time"])
+        share = np.linspace(0, 1, len(state["delays"]))
+        y[:, 3] = np.clip(np.interp(age, state["delays"], share), 0.02, 1)
+    return y
+
+
+def devices(market: Market) -> np.ndarray:
+    """Device of each impression, its own or its user's; None where unknown."""
+    if "device" in market.impressions:
+        return market.impressions["device"].to_numpy(object)
+    if "device" in market.users:
+        return market.users["device"].to_numpy(object)[market.user_rows]
+    return np.full(len(market.impressions), None)
+
+
+def network_inputs(representation: Representation, market: Market, state: dict) -> dict[str, np.ndarray]:
+    """All that an effect network reads of each impression."""
+    table = representation.features.table(market)
+    return representation.inputs(market) | {
+        "table": representation.features.design(table), "place": places(market, state),
+    }  # fmt: skip
+
+
+def places(market: Market, state: dict) -> np.ndarray:
+    """Codes of position and device of each impression, the usual ones where they are not known: (B, 2) int32."""
+    log, place = market.impressions, np.zeros((len(market.impressions), 2), np.int32)
+    if state["positions"]:
+        if "position" in log:
+            position = log["position"].to_numpy(dtype=float, na_value=state["usual"])
+        else:
+            position = np.full(len(log), state["usual"])
+        place[:, 0] = np.clip(position, 1, state["positions"]) - 1
+        device = canonical(devices(market), casefold=True)
+        place[:, 1] = np.maximum(pd.Index(state["devices"], dtype=object).get_indexer(device), 0)
+    return place
+
+
+def looks(place: np.ndarray, clicked: np.ndarray, shape: tuple[int, int]) -> list[list[float]]:
+    """Log-odds of a look by position and device, (P, V), from clicks against the first position: a start."""
+    known = np.isfinite(clicked)
+    at = np.ravel_multi_index(tuple(place[known].T), shape)
+    shown, clicks = np.bincount(at, minlength=np.prod(shape)), np.bincount(at, clicked[known], np.prod(shape))
+    rate = ((clicks + 10 * clicked[known].mean()) / (shown + 10)).reshape(shape)
+    return logit(np.clip(rate / np.maximum(rate[0], 1e-9), 0.05, 0.95)).tolist()
+
+
+def make_network(representation, config: ModelConfig, state: dict, inputs: dict, seed: int) -> EffectNetwork:
+    """An effect network that starts at the mean rates."""
+    exam = (state["positions"], len(state["devices"])) if state["positions"] > 1 else None
+    scale = representation.features.scale
+    network = EffectNetwork(
+        scale["numbers"], scale["knots"], exam, config.hidden, config.dropout, state["start"], seed
     )
-    drawn = [log_odds(version, some) for version in versions]
-    return max(total - float(np.var(drawn, axis=0, ddof=1).mean()), 0.0)
-
-
-def _quadratic(network, inputs, covariance):
-    """Variance of the linear path's log-odds that comes from its weights, (B,)."""
-    parts = []
-    for block in blocks(inputs, ROWS):
-        x = network.design(block)
-        x = np.hstack([np.ones((len(x), 1), np.float32), x])
-        parts.append(np.einsum("ij,ij->i", x @ covariance, x))
-    return np.concatenate(parts)
-
-
-def _fit_network(config, representation, train, valid, linear, seed, bar):
-    """Train the deep part beside the linear path; keep the best epoch, or none where none helps on validation."""
-    keras.utils.set_random_seed(seed)
-    network = _network(config, representation, train.rates(), seed)
-    network.set_linear(*linear)
-    steps = -(-len(train) // config.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps, alpha=0.05)
-    network.compile(optimizer=keras.optimizers.Adam(rate), jit_compile=False)
-    best = keras.callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
-    data = Batches(train, config.batch_size, seed), Batches(valid, 8_192)
-    bar.set_description(f"effects {seed // 100}")
-    before = network.get_weights(), network.evaluate(data[1], verbose=0, return_dict=True)["loss"]
-    network.fit(
-        data[0], validation_data=data[1], epochs=config.epochs, callbacks=[best, Progress(bar, 50)], verbose=0
-    )
-    if len(valid) and best.best is not None and best.best > before[1]:
-        network.set_weights(before[0])
+    network({name: array[:1] for name, array in inputs.items()})
+    if exam:  # in tenths
+        network.exam.assign(np.array(state["looks"]) / 10)
     return network
 
 
-def _effects(network, inputs):
-    """Probabilities and expected sales of one network: (B, 4) of ctr, cvr, ctcvr, sales."""
-    parts = [keras.ops.convert_to_numpy(network(block)) for block in blocks(inputs, 8_192)]
-    a, b, m, s = np.concatenate(parts).astype(np.float64).T
-    click, convert = expit(a), expit(b)
-    return np.stack([click, convert, click * convert, click * convert * np.exp(m + s**2 / 2)], axis=1)
+def outputs(
+    networks: list, trees: lightgbm.Booster | None, inputs: dict[str, np.ndarray], size: int = 8_192
+) -> np.ndarray:
+    """Log-odds of click and conversion, m and log s of each network: (K, B, 4); trees have half a say in the click."""
+    rows, heads = range(0, max(len(inputs["place"]), 1), size), []
+    for network in networks:
+        parts = [
+            network.predict_on_batch({name: x[i : i + size] for name, x in inputs.items()}) for i in rows
+        ]
+        heads.append(np.concatenate(parts).astype(np.float64))
+    heads = np.stack(heads)
+    if trees is not None and heads.shape[1]:
+        heads[:, :, 0] = (heads[:, :, 0] + trees.predict(tree_columns(inputs), raw_score=True)) / 2
+    return heads
 
 
-def _latent_frame(latent, ids, name):
-    mean, log_var = latent
-    columns = [f"z{i}" for i in range(mean.shape[1])] + [f"sd{i}" for i in range(mean.shape[1])]
+def pooled(logits: np.ndarray) -> np.ndarray:
+    """Log-odds of the mean probability of several networks: (K, B) to (B,)."""
+    return logit(np.clip(expit(logits).mean(axis=0), 1e-9, 1 - 1e-9))
+
+
+def met(market: Market) -> np.ndarray:
+    """A number for each pair of a user and a content, at each impression: (B,) int64."""
+    return market.user_rows * len(market.contents) + market.content_rows
+
+
+def calibrate(
+    state: dict, networks: list, trees: lightgbm.Booster | None, valid: tuple, pairs: np.ndarray
+) -> None:
+    """Learn from (inputs, targets) of validation how far to trust networks and trees, and how much stays in doubt.
+
+    `pairs` (B,) tells which user meets which content: pairs that meet again tell what nothing known explains.
+    """
+    inputs, y = valid
+    heads = outputs(networks, trees, inputs)
+    clicks, rows, orders, ripe = state["counts"]
+    known = np.isfinite(y[:, 0])
+    click = pooled(heads[:, :, 0])[known]
+    state["click"] = Calibration.learn(click, y[known, 0], clicks, rows)
+    state["click"].learn_spread(click, y[known, 0], pairs[known])
+    known = (y[:, 0] == 1) & np.isfinite(y[:, 1])
+    convert = pooled(heads[:, :, 1])
+    state["convert"] = Calibration.learn(convert[known], y[known, 1], orders, ripe, y[known, 3])
+    sold = y[:, 2] > 0
+    value = np.exp(heads[:, sold, 2] + np.exp(2 * heads[:, sold, 3]) / 2).mean(axis=0)
+    n = sold.sum()
+    state["value"] = float((y[sold, 2].sum() / value.sum()) ** (n / (n + 10))) if n else 1.0
+
+
+def effects(heads: np.ndarray, state: dict) -> dict[str, np.ndarray]:
+    """Calibrated effects (B,) by name, from the heads of all networks (K, B, 4)."""
+    ctr = expit(state["click"](pooled(heads[:, :, 0])))
+    cvr = expit(state["convert"](pooled(heads[:, :, 1])))
+    value = np.exp(heads[:, :, 2] + np.exp(2 * heads[:, :, 3]) / 2).mean(axis=0) * state["value"]
+    cvr = cvr if state["has"][1] else np.full(len(ctr), np.nan)
+    value = value if state["has"][2] else np.full(len(ctr), np.nan)
+    return {"ctr": ctr, "cvr": cvr, "ctcvr": ctr * cvr, "sales": ctr * cvr * value}
+
+
+def intervals(columns: dict, heads: np.ndarray, state: dict, level: float) -> dict[str, np.ndarray]:
+    """Ends of the intervals of all effects; relative widths of factors add up in squares."""
+    ends, width = {}, {}
+    for j, (name, head) in enumerate((("ctr", "click"), ("cvr", "convert"))):
+        low, high = state[head].bounds(logit(columns[name]), heads[:, :, j], level)
+        ends |= {f"{name}_low": low, f"{name}_high": high}
+        width[name] = np.log(columns[name] / low), np.log(high / columns[name])
+    for name in ("ctcvr", "sales"):
+        low, high = (np.hypot(width["ctr"][k], width["cvr"][k]) for k in (0, 1))
+        ends |= {f"{name}_low": columns[name] * np.exp(-low), f"{name}_high": columns[name] * np.exp(high)}
+    return ends
+
+
+def to_json(state: dict) -> dict:
+    """The state with its calibrations as plain dicts."""
+    return {name: asdict(value) if isinstance(value, Calibration) else value for name, value in state.items()}
+
+
+def from_json(state: dict) -> dict:
+    """What `to_json` gave."""
+    return state | {name: Calibration(**state[name]) for name in ("click", "convert")}
+
+
+def latent_frame(mean: np.ndarray, log_var: np.ndarray, ids: pd.Series) -> pd.DataFrame:
+    """Means, then standard deviations, by id."""
+    columns = [f"{name}{i}" for name in ("z", "sd") for i in range(mean.shape[1])]
     return pd.DataFrame(
-        np.hstack([mean, np.exp(log_var / 2)]), columns=columns, index=pd.Index(ids, name=name)
+        np.hstack([mean, np.exp(log_var / 2)]), columns=columns, index=pd.Index(ids, name=ids.name)
     )

@@ -1,65 +1,43 @@
-"""Variational autoencoders of one modality: the sampling layer, and a convolutional VAE for grey pictures.
+r"""Variational autoencoders: of contents, over several modalities any of which may be missing; of users, over time.
 
-Shapes: ``B`` rows, ``L`` latent dimensions, ``k`` draws; pictures are (B, 28, 28, 1) with values in [0, 1].
+Shapes: ``B`` rows, ``M`` modalities, ``T`` events, ``L`` latent dimensions, ``D`` numbers of an item embedding.
 """
 
-import json
-import math
-import os
-import zlib
-from collections import namedtuple
-from pathlib import Path
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 from vaecm import losses
-from vaecm.datasets import checksum
+from vaecm.losses import Tensor
+from vaecm.training import Latent, TracedOnce
 
-SHAPE = (28, 28, 1)
-CHUNK = 8_192  # pictures that are decoded at once: what bounds the working memory
-Latent = namedtuple("Latent", "mean log_var")
-
-# The likelihood of a pixel, and the mean of a pixel, both from the decoder's logits.
-LIKELIHOODS = {
-    "bernoulli": (losses.bernoulli_nll, ops.sigmoid),
-    "continuous_bernoulli": (losses.continuous_bernoulli_nll, losses.continuous_bernoulli_mean),
-}
+PAUSE = float(np.log1p(1_800))  # a longer one ends a session
+OTHERS, SHRINK, RANK = (
+    1_024,
+    2.0,
+    8,
+)  # rivals of an item; events of mean 0 in each mean; rank of what is wanted
+KNOTS = range(0, 14, 2)  # of log(1 + seconds): from now over minutes and hours to two days
 
 
 @keras.saving.register_keras_serializable(package="vaecm")
 class Sampling(layers.Layer):
     r"""Draw a latent variable from a diagonal Gaussian, by reparameterisation.
 
-    .. math:: z=\mu+\sigma\odot\epsilon,\qquad \epsilon\sim\mathcal N(0,I),\qquad
-              \sigma=e^{\frac12\log\sigma^2}
+    .. math:: z=\mu+\sigma\odot\epsilon,\qquad \epsilon\sim\mathcal N(0,I),\qquad \sigma=e^{\frac12\log\sigma^2}
 
-    (Kingma and Welling 2014, arXiv:1312.6114.) With ``training=True`` it draws; otherwise it returns the
-    mean, so that predictions repeat. A loss that is to be a bound must draw in evaluation too; it asks.
+    (Kingma and Welling 2014, arXiv:1312.6114.) The call takes ``[mean, log_var]`` of one shape; it draws with
+    ``training=True``, otherwise it gives the mean, so that predictions repeat.
 
-    Parameters
-    ----------
-    seed : int, optional
-        Of this layer's own generator.
-
-    Notes
-    -----
-    The call takes a pair ``[mean, log_var]``, each (B, L), and returns z, (B, L).
-
-    Examples
-    --------
-    >>> mean, log_var = np.array([[3.0]], "float32"), np.array([[0.0]], "float32")
-    >>> float(Sampling(seed=1)([mean, log_var])[0, 0])
+    >>> float(Sampling(seed=1)([np.array([[3.0]], "float32"), np.zeros((1, 1), "float32")])[0, 0])
     3.0
-    >>> float(Sampling(seed=1)([mean, log_var], training=True)[0, 0]) == 3.0
-    False
     """
 
-    def __init__(self, seed=None, **kwargs):
+    def __init__(self, seed: int | None = None, **kwargs):
         super().__init__(**kwargs)
-        self.seed = seed
-        self.generator = keras.random.SeedGenerator(seed)
+        self.seed, self.generator = seed, keras.random.SeedGenerator(seed)
 
     def call(self, inputs, training=False):
         mean, log_var = inputs
@@ -75,508 +53,326 @@ class Sampling(layers.Layer):
         return {**super().get_config(), "seed": self.seed}
 
 
-class TracedOnce(keras.Model):
-    """A model whose optimizer has its variables before the first step is traced.
+def product_of_experts(means: Tensor, log_vars: Tensor, present: Tensor) -> Latent:
+    r"""Multiply Gaussian opinions (B, M, L) with the prior :math:`\mathcal N(0, I)`; absent experts say nothing.
 
-    TensorFlow traces a step again when variables were made within it, which takes as long as the first time.
+    .. math:: \sigma^{-2}=1+\sum_m a_m\sigma_m^{-2}, \qquad \mu=\sigma^{2}\sum_m a_m\mu_m\sigma_m^{-2}
+
+    with a = ``present`` (B, M), 1 or 0 (Wu and Goodman 2018, arXiv:1802.05335). What stands in the rows of absent experts
+    is not read, NaN included. Gives mean and log-variance, each (B, L).
+
+    >>> z = product_of_experts(np.ones((1, 1, 2)), np.zeros((1, 1, 2)), np.ones((1, 1)))
+    >>> float(z.mean[0, 0]), round(float(np.exp(z.log_var[0, 0])), 3)
+    (0.5, 0.5)
     """
-
-    def make_train_function(self, force=False):
-        if self.built and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
-        return super().make_train_function(force)
+    there = ops.expand_dims(ops.convert_to_tensor(present) > 0, -1)
+    # 0 * NaN is NaN, so what is absent is replaced before it is multiplied
+    means = ops.where(there, means, ops.zeros_like(means))
+    precision = ops.where(there, ops.exp(-log_vars), ops.zeros_like(log_vars))
+    total = 1.0 + ops.sum(precision, axis=1)
+    return Latent(ops.sum(precision * means, axis=1) / total, -ops.log(total))
 
 
 @keras.saving.register_keras_serializable(package="vaecm")
-class ConvVAE(TracedOnce):
-    r"""A convolutional variational autoencoder for grey pictures of 28 x 28 pixels.
+class MultimodalVAE(TracedOnce):
+    r"""One latent variable behind several modalities, any of which may be missing.
 
-    Minimised is the mean over the pictures of the negative evidence lower bound, in nats per picture,
+    Minimised is, for the modalities O that are there and a random subset S of them that the encoder sees,
 
-    .. math:: -\mathcal L(x)=-\mathbb E_{q(z\mid x)}\big[\log p(x\mid z)\big]
-              +\beta\,D_{KL}\big(q(z\mid x)\,\|\,\mathcal N(0,I)\big)
+    .. math:: -\mathbb E_{q(z\mid x_S)}\Big[\sum_{m\in O}\lambda_m\log p(x_m\mid z)\Big]
+              +\beta\,D_{KL}\big(q(z\mid x_S)\,\|\,\mathcal N(0,I)\big)
 
-    with one draw of z for each picture (Kingma and Welling 2014, arXiv:1312.6114); it is a bound for
-    :math:`\beta=1`. Two strided convolutions encode; dense layers decode, which on a CPU learns
-    faster here than transposed convolutions.
+    which for :math:`\lambda_m=\beta=1` bounds :math:`-\log p(x_O)` from above for every S (Wu and Goodman 2018,
+    arXiv:1802.05335). Half of the rows see all that is there, so that the full posterior is trained as well.
 
     Parameters
     ----------
-    latent_dim : int
-        L.
-    likelihood : str
-        ``"bernoulli"``, which for grey pixels is a cross-entropy and not a density, or
-        ``"continuous_bernoulli"``, which is one.
+    experts : dict of Expert
+        By name of the modality. Inputs are a dict of one array for each and, if wanted, ``present`` (B, M), 0 where a
+        modality is taken as missing; what its expert finds missing (NaN, padding, zeros) is missing anyhow.
     beta : float
-        Weight of the KL term, once it is warmed up (see `KLWarmup`).
-    free_bits : float
-        Nats that each latent dimension may use at no cost, on the mean over a batch.
-    filters : tuple of int
-        Filters of the two convolutions.
-    width : int
-        Units of the dense layer in front of z, and of the first one behind it; the second has twice as many.
+        Weight of the KL term.
+    weights : dict of float, optional
+        :math:`\lambda_m` by modality; 1 where not named.
+    modality_dropout : float
+        Chance that a modality is hidden from the encoder, in the rows where any is hidden.
+    targets : sequence of str
+        Modalities that z has to tell but may not read; `encode` does not need them.
     seed : int
-        Of the draws of z. Initial weights follow ``keras.utils.set_random_seed``.
+        Of the sampling of z and of the hidden modalities.
 
     Raises
     ------
     ValueError
-        If an option is out of range; or, in all methods that take pictures, if these are of another shape,
-        hold NaN or values outside [0, 1].
+        If the experts' latent_dim differ, or ``present`` has another number of columns.
 
     Examples
     --------
-    >>> vae = ConvVAE(latent_dim=2)
-    >>> vae.compile(optimizer="adam")
-    >>> x = np.zeros((4, 28, 28, 1), "float32")
-    >>> sorted(vae.fit(x, verbose=0).history)
-    ['kl', 'loss', 'reconstruction']
-    >>> tuple(vae.encode(x).mean.shape), tuple(vae.sample(3).shape)
-    ((4, 2), (3, 28, 28, 1))
+    >>> from vaecm.experts import TableExpert
+    >>> vae = MultimodalVAE({"profile": TableExpert(2, 3, [4])})
+    >>> tuple(vae.encode({"profile": np.array([[0.1, np.nan, -1.0, 0, 0, 1, 0]], "float32")}).mean.shape)
+    (1, 2)
     """
 
     def __init__(
-        self,
-        latent_dim=2,
-        likelihood="bernoulli",
-        beta=1.0,
-        free_bits=0.0,
-        filters=(16, 32),
-        width=128,
-        seed=0,
-        **kwargs,
-    ):
+        self, experts: dict, beta: float = 1.0, weights: dict[str, float] | None = None,
+        modality_dropout: float = 0.5, targets: Sequence[str] = ("item",), seed: int = 0, **kwargs,
+    ):  # fmt: skip
         super().__init__(**kwargs)
-        _check_options(latent_dim, likelihood, beta, free_bits)
-        self.latent_dim, self.likelihood, self.beta, self.free_bits = latent_dim, likelihood, beta, free_bits
-        self.filters, self.width, self.seed = tuple(filters), width, seed
-        self.encoder, self.decoder = self.make_encoder(), self.make_decoder()
-        self.sampling = Sampling(seed=seed)
-        self.kl_weight = self.add_weight(
-            shape=(), initializer=keras.initializers.Constant(beta), trainable=False, name="kl_weight"
-        )
-        self.trackers = [keras.metrics.Mean(name=name) for name in ("loss", "reconstruction", "kl")]
-        self.supports_jit = False  # compiling with XLA costs more than it saves on a CPU; ask for it on a GPU
-        self.build((None, *SHAPE))
+        self.experts = dict(experts)
+        self.parts = list(experts.values())  # a list, so that Keras tracks the layers
+        self.options = {"beta": beta, "weights": dict(weights or {}), "modality_dropout": modality_dropout,
+                        "targets": list(targets), "seed": seed}  # fmt: skip
+        dims = sorted({expert.latent_dim for expert in self.parts})
+        if len(dims) != 1:
+            raise ValueError(f"MultimodalVAE: all experts need the same latent_dim, got {dims}")
+        self.latent_dim, self.sampling = dims[0], Sampling(seed=seed)
+        self.hiding = keras.random.SeedGenerator(seed + 1)
+        self.kl_weight = self.add_weight(shape=(), initializer="ones", trainable=False, name="kl_weight")
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", "kl", *self.experts)}
+        for name, expert in self.experts.items():
+            expert.build()
+            expert.opinion.trainable = name not in targets
+        self.sampling.built = self.built = True
 
-    def make_encoder(self):
-        """The network from pictures (B, 28, 28, 1) to mean and log-variance side by side, (B, 2 L)."""
-        conv = {"strides": 2, "padding": "same", "activation": "silu"}
-        return keras.Sequential([
-            keras.Input(SHAPE),
-            layers.Conv2D(self.filters[0], 3, **conv),  # (B, 14, 14, F1)
-            layers.Conv2D(self.filters[1], 3, **conv),  # (B, 7, 7, F2)
-            layers.Flatten(),
-            layers.Dense(self.width, activation="silu"),
-            layers.Dense(2 * self.latent_dim),
-        ], name="encoder")  # fmt: skip
+    def there(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs with zeros in place of what is missing, and ``present`` (B, M): what is there."""
+        x = {name: ops.convert_to_tensor(inputs[name]) for name in self.experts if name in inputs}
+        found = {name: self.experts[name].there(value) for name, value in x.items()}
+        nothing = ops.zeros_like(next(iter(found.values())))
+        present = ops.stack([found.get(name, nothing) for name in self.experts], axis=1)
+        if (given := inputs.get("present")) is not None:
+            if given.shape[-1] != len(self.experts):
+                raise ValueError(
+                    f"MultimodalVAE: present has columns {list(self.experts)}, got {given.shape}"
+                )
+            present = ops.logical_and(present, ops.convert_to_tensor(given) > 0)
+        for index, name in enumerate(self.experts):
+            if name in x:  # a gradient of 0 times NaN would be NaN
+                mask = ops.reshape(present[:, index], (-1,) + (1,) * (len(x[name].shape) - 1))
+                x[name] = ops.where(mask, x[name], ops.zeros_like(x[name]))
+        return {**x, "present": ops.cast(present, "float32")}
 
-    def make_decoder(self):
-        """The network from z (B, L) to the logits of the pixels, (B, 28, 28, 1)."""
-        return keras.Sequential([
-            keras.Input((self.latent_dim,)),
-            layers.Dense(self.width, activation="silu"),
-            layers.Dense(2 * self.width, activation="silu"),
-            layers.Dense(math.prod(SHAPE)),
-            layers.Reshape(SHAPE),
-        ], name="decoder")  # fmt: skip
+    def encode(self, inputs: dict[str, Tensor], training: bool = False) -> Latent:
+        """Posterior of z given all modalities that are there: ``Latent(mean, log_var)``, each (B, L)."""
+        x = self.there(inputs)
+        read = [i for i, name in enumerate(self.experts) if name in x and name not in self.options["targets"]]
+        opinions = [self.parts[i].encode(x[list(self.experts)[i]], training=training) for i in read]
+        means, log_vars = (ops.stack(part, axis=1) for part in zip(*opinions, strict=True))
+        return product_of_experts(means, log_vars, ops.take(x["present"], read, axis=1))
 
-    @property
-    def metrics(self):
-        return self.trackers
+    def decode(self, z: Tensor, training: bool = False) -> dict:
+        """What each expert makes of z (B, L): a dict by modality."""
+        return {name: expert.decode(z, training=training) for name, expert in self.experts.items()}
 
-    # --- the three verbs
-
-    def encode(self, x):
-        """Posterior of z given pictures (B, 28, 28, 1): ``Latent(mean, log_var)``, each (B, L)."""
-        return Latent(*ops.split(self.encoder(check_pictures(x)), 2, axis=-1))
-
-    def decode(self, z):
-        """Mean picture given z (B, L): (B, 28, 28, 1), values in [0, 1]."""
-        return LIKELIHOODS[self.likelihood][1](self.decoder(z))
+    def nll(self, inputs: dict[str, Tensor], z: Tensor, training: bool = False) -> dict[str, Tensor]:
+        """Negative log-likelihood of each modality given z, 0 where it is missing: dict of (B,), in nats."""
+        x, parts = self.there(inputs), {}
+        for index, (name, expert) in enumerate(self.experts.items()):
+            if name in x:
+                value = expert.nll(x[name], expert.decode(z, training=training))
+                parts[name] = ops.where(x["present"][:, index] > 0, value, ops.zeros_like(value))
+        return parts
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        mean, log_var = self.encode(x)
-        z = self.sampling([mean, log_var], training=True)  # in evaluation too: else it is no bound
-        reconstruction = LIKELIHOODS[self.likelihood][0](x, self.decoder(z))
-        weight = ops.ones_like(reconstruction) if sample_weight is None else sample_weight
-        weight = ops.cast(weight, reconstruction.dtype) / ops.maximum(ops.sum(weight), 1e-9)
-        kl_by_dim = ops.sum(ops.expand_dims(weight, -1) * losses.kl_per_dimension(mean, log_var), axis=0)
-        fit = ops.sum(weight * reconstruction)
-        loss = fit + self.kl_weight * losses.free_bits(kl_by_dim, self.free_bits)
-        if self.losses:
-            loss = loss + ops.sum(self.losses)  # regularisers, which an own loss would drop
-        rows = ops.shape(reconstruction)[0] if sample_weight is None else ops.sum(sample_weight)
-        for tracker, value in zip(self.trackers, (loss, fit, ops.sum(kl_by_dim)), strict=True):
-            tracker.update_state(value, sample_weight=rows)
-        return loss
-
-    # --- what one does with a trained VAE
-
-    def call(self, inputs, training=False):
-        """Mean picture at the posterior's mean: what `predict` gives."""
-        return self.decode(self.encode(inputs).mean)
-
-    def reconstruct(self, x):
-        """Mean pictures at the posterior's mean, as an array (B, 28, 28, 1)."""
-        return ops.convert_to_numpy(self(check_pictures(x)))
-
-    def sample(self, n, seed=0):
-        """Mean pictures of n draws from the prior, as an array (n, 28, 28, 1)."""
-        z = keras.random.normal((n, self.latent_dim), seed=keras.random.SeedGenerator(seed))
-        return ops.convert_to_numpy(self.decode(z))
-
-    def elbo(self, x, draws=1, seed=0):
-        r"""Evidence lower bound of each picture, whatever beta and free bits the training used.
-
-        .. math:: \mathcal L(x)=\frac1k\sum_{i=1}^k\log\frac{p(x\mid z_i)\,p(z_i)}{q(z_i\mid x)},
-                  \qquad z_i\sim q(z\mid x)
-
-        with the KL part in closed form.
-
-        Parameters
-        ----------
-        x : array, shape (B, 28, 28, 1)
-        draws : int
-            k, draws of z for each picture.
-        seed : int
-
-        Returns
-        -------
-        array, shape (B,)
-            Nats.
-        """
-        return self._bound(x, draws, seed, importance=False)
-
-    def importance_weighted_bound(self, x, k, seed=0):
-        r"""Importance-weighted bound of each picture; it rises with k towards :math:`\log p(x)`.
-
-        .. math:: \mathcal L_k(x)=\log\frac1k\sum_{i=1}^k\frac{p(x\mid z_i)\,p(z_i)}{q(z_i\mid x)},
-                  \qquad z_i\sim q(z\mid x)
-
-        (Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519.)
-
-        Parameters
-        ----------
-        x : array, shape (B, 28, 28, 1)
-        k : int
-            Draws of z for each picture.
-        seed : int
-
-        Returns
-        -------
-        array, shape (B,)
-            Nats.
-        """
-        return self._bound(x, k, seed, importance=True)
-
-    def _bound(self, x, k, seed, importance):
-        if k < 1:
-            raise ValueError(f"ConvVAE: at least one draw is needed, got {k}")
-        x, generator, parts = check_pictures(x), keras.random.SeedGenerator(seed), []
-        for start in range(0, len(x), 1_000):
-            rows = ops.cast(x[start : start + 1_000], "float32")
-            mean, log_var = self.encode(rows)
-            at_once = max(1, CHUNK // len(rows))
-            draws = [min(at_once, k - done) for done in range(0, k, at_once)]
-            weights = [self._log_weights(rows, mean, log_var, n, generator, importance) for n in draws]
-            weights = np.concatenate(weights)
-            if importance:
-                top = weights.max(axis=0)
-                parts.append(top + np.log(np.exp(weights - top).mean(axis=0)))
-            else:
-                parts.append(weights.mean(axis=0))
-        return np.concatenate(parts)
-
-    def _log_weights(self, x, mean, log_var, n, generator, importance):
-        """log p(x, z) - log q(z | x) of n draws, (n, B); the log-ratio's mean, -KL, where no importance."""
-        noise = keras.random.normal((n, *mean.shape), seed=generator)
-        z = mean + ops.exp(0.5 * log_var) * noise
-        logits = ops.reshape(self.decoder(ops.reshape(z, (-1, self.latent_dim))), (n, -1, *SHAPE))
-        pixels = ops.reshape(ops.broadcast_to(x, ops.shape(logits)), (-1, *SHAPE))
-        nll = LIKELIHOODS[self.likelihood][0](pixels, ops.reshape(logits, (-1, *SHAPE)))
-        if importance:
-            log_ratio = 0.5 * ops.sum(ops.square(noise) + log_var - ops.square(z), axis=-1)
-        else:
-            log_ratio = -losses.kl_standard_normal(mean, log_var)
-        return ops.convert_to_numpy(log_ratio - ops.reshape(nll, (n, -1))).astype(float)
-
-    # --- the Keras contract
-
-    def build(self, input_shape):
-        """Nothing is left to build: encoder and decoder know their inputs."""
-
-    def fit(self, x=None, y=None, *args, sample_weight=None, validation_data=None, **kwargs):
-        if isinstance(validation_data, tuple):
-            held_out, *rest = validation_data
-            validation_data = (check_pictures(held_out), *rest)
-            if len(rest) == 2:
-                validation_data = (validation_data[0], _targets(held_out, *rest), rest[1])
-        x, y = check_pictures(x), _targets(x, y, sample_weight)
-        return super().fit(
-            x, y, *args, sample_weight=sample_weight, validation_data=validation_data, **kwargs
+        x = self.there(x)
+        shape, seen = ops.shape(x["present"]), x["present"]
+        if training:
+            some = keras.random.uniform((shape[0], 1), seed=self.hiding) < 0.5
+            hidden = keras.random.uniform(shape, seed=self.hiding) < self.options["modality_dropout"]
+            seen = ops.where(ops.logical_and(some, hidden), ops.zeros_like(seen), seen)
+        latent = self.encode({**x, "present": seen}, training)
+        parts = self.nll(x, self.sampling(list(latent), training=training), training)
+        kl = losses.kl_standard_normal(latent.mean, latent.log_var)
+        weights = self.options["weights"]
+        loss = self.options["beta"] * self.kl_weight * kl + sum(
+            weights.get(name, 1.0) * nll for name, nll in parts.items()
         )
-
-    def evaluate(self, x=None, y=None, *args, sample_weight=None, **kwargs):
-        x, y = check_pictures(x), _targets(x, y, sample_weight)
-        return super().evaluate(x, y, *args, sample_weight=sample_weight, **kwargs)
-
-    def predict(self, x, *args, **kwargs):
-        return super().predict(check_pictures(x), *args, **kwargs)
+        weight = ops.ones_like(kl) if sample_weight is None else ops.cast(sample_weight, kl.dtype)
+        return self.track({"loss": loss, "kl": kl, **parts}, weight)
 
     def get_config(self):
-        names = ("latent_dim", "likelihood", "beta", "free_bits", "filters", "width", "seed")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+        experts = {name: keras.saving.serialize_keras_object(expert) for name, expert in self.experts.items()}
+        return {"experts": experts, **self.options}
+
+    @classmethod
+    def from_config(cls, config):
+        experts = {n: keras.saving.deserialize_keras_object(e) for n, e in config["experts"].items()}
+        return cls(**{**config, "experts": experts})
 
 
-class KLWarmup(keras.callbacks.Callback):
-    r"""Raise a model's `kl_weight` from 0 to its `beta` on a straight line, over the first batches.
+@keras.saving.register_keras_serializable(package="vaecm")
+class HistoryVAE(TracedOnce):
+    r"""A causal GRU over a user's events; the latent state after each event tells the next one.
 
-    Batches are counted by the optimizer, so that a training that goes on from a checkpoint goes on here too.
+    .. math:: h_t=\mathrm{GRU}(h_{t-1},x_t),\qquad q(z_t\mid x_{\le t})=\mathcal N\big(\mu(h_t),\sigma^2(h_t)\,I\big)
 
-    Parameters
-    ----------
-    steps : int
-        Batches until the full weight.
+    Minimised is, per event (Sachdeva et al. 2019, arXiv:1811.09975),
 
-    Examples
-    --------
-    >>> vae = ConvVAE(beta=0.5)
-    >>> vae.compile(optimizer="adam")
-    >>> x = np.zeros((6, 28, 28, 1), "float32")
-    >>> _ = vae.fit(x, batch_size=2, verbose=0, callbacks=[KLWarmup(4)])
-    >>> float(vae.kl_weight)  # of the third of three batches: 2 / 4 of beta
-    0.25
-    """
+    .. math:: -\mathbb E_{q(z_t\mid x_{\le t})}\big[\log p(c_{t+1},a_{t+1}\mid z_t,g_{t+1})\big]
+              +\beta\,D_{KL}\big(q(z_t\mid x_{\le t})\,\|\,\mathcal N(0,I)\big)
+              -\log\frac{\exp(u_t^\top e_{t+1})}{\sum_{j:\,c_j=c_{t+1}}\exp(u_t^\top e_j)}
 
-    def __init__(self, steps):
-        super().__init__()
-        self.steps = steps
-
-    def on_train_batch_begin(self, batch, logs=None):
-        done = int(self.model.optimizer.iterations)
-        self.model.kl_weight.assign(losses.kl_schedule(done, self.steps, self.model.beta))
-
-
-def one_cycle(steps, peak=3e-3):
-    r"""A learning rate that rises to its peak in the first quarter of the steps, and falls to almost nothing.
-
-    .. math:: \eta_t=\eta\,\Big(\tfrac1{10}+\tfrac9{10}\,\tfrac{t}{T/4}\Big)\ \text{for}\ t\le T/4,\qquad
-              \eta_t=\eta\,\Big(\tfrac1{50}+\tfrac{49}{50}\,\tfrac12\big(1+\cos\pi\tfrac{t-T/4}{3T/4}\big)\Big)
-              \ \text{after}
-
-    (After Smith 2018, arXiv:1803.09820.) A few epochs with it reach what several at a constant rate do.
+    with the next event's category c and action a, and the time g until it: who comes back in a minute wants something
+    else than who comes back in a week. The last term asks which item of its category the next one is, against the other
+    items of the batch (van den Oord et al. 2018, arXiv:1807.03748); :math:`u_t` is linear, of low rank, in the mean item
+    embeddings of the session and of all events so far. The state of a GRU told the item worse than these two means.
 
     Parameters
     ----------
-    steps : int
-        T, all batches of the training.
-    peak : float
-        :math:`\eta`.
+    latent_dim, units, item_dim : int
+        L, units of the GRU, and D.
+    n_actions, n_categories : int
+        Codes, with the code 0 of what is unknown, which is never expected.
+    beta : float
+        Weight of the KL term.
+    weights : dict of float, optional
+        Of ``category``, ``action`` and ``item``, by default 1.
+    dropout : float
+        Share of the entries of an event's vector that training hides.
+    seed : int
 
-    Returns
-    -------
-    keras.optimizers.schedules.LearningRateSchedule
-
-    Examples
-    --------
-    >>> rate = one_cycle(steps=100, peak=1.0)
-    >>> [round(float(rate(t)), 2) for t in (0, 25, 100)]
-    [0.1, 1.0, 0.02]
-    """
-    rise = max(1, steps // 4)
-    return keras.optimizers.schedules.CosineDecay(
-        peak / 10, max(1, steps - rise), alpha=0.02, warmup_target=peak, warmup_steps=rise
-    )
-
-
-def fit_resumable(
-    model, x, folder, epochs, batch_size=128, seed=0, validation=None, patience=None, callbacks=()
-):
-    """Train with a checkpoint after each epoch; called again after a kill, it ends at the same weights.
-
-    An exact continuation needs four things: the weights, the state of the optimizer, the state of every
-    random generator, and the order of the pictures. Each epoch leaves the first three in `folder`; the order
-    follows from the seed and the epoch alone. A checkpoint counts once `state.json` names it, and that file
-    is replaced in one step, so a kill at any moment costs at most one epoch.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Built and compiled, with a loss that needs pictures only, such as `ConvVAE`; give the resumed
-        training a model made in the same way.
-    x : array, shape (B, 28, 28, 1)
-    folder : path
-        Of the checkpoint; made where it does not exist.
-    epochs : int
-        All epochs, those done before an interruption included.
-    batch_size, seed : int
-    validation : array, shape (V, 28, 28, 1), optional
-    patience : int, optional
-        Stop after so many epochs without a smaller loss (of the validation part, where there is one), and
-        go back to the weights of the best epoch.
-    callbacks : sequence of keras.callbacks.Callback
-        Called within each epoch; they must keep no state of their own from one epoch to the next.
-
-    Returns
-    -------
-    dict of str to list of float
-        The history of all epochs.
-
-    Raises
-    ------
-    ValueError
-        If the folder's training had other pictures, weights or settings: all differences are named. If a
-        checkpoint is missing or was altered.
+    Notes
+    -----
+    Inputs are a dict of arrays (B, T), oldest event first, padded behind: codes ``action`` and ``category``; ``item``
+    (B, T, D), NaN where there is none; ``gap`` since the event before and ``dwell`` (or NaN), both log(1 + seconds);
+    ``mask``, 1 where there is an event.
 
     Examples
     --------
-    >>> from tempfile import TemporaryDirectory
-    >>> vae = ConvVAE(filters=(2, 3), width=8)
-    >>> vae.compile(optimizer="adam")
-    >>> x = np.zeros((4, 28, 28, 1), "float32")
-    >>> with TemporaryDirectory() as folder:
-    ...     _ = fit_resumable(vae, x, folder, epochs=1)
-    ...     len(fit_resumable(vae, x, folder, epochs=3)["loss"])
-    3
+    >>> vae = HistoryVAE(2, units=4, n_actions=3, n_categories=5, item_dim=2)
+    >>> one = {name: np.ones((1, 3), "float32") for name in ("action", "category", "gap", "dwell", "mask")}
+    >>> z = vae.encode({**one, "item": np.zeros((1, 3, 2), "float32")})
+    >>> tuple(z.mean.shape), tuple(vae.expect(z.mean)["category"].shape)
+    ((1, 3, 2), (1, 3, 5))
     """
-    x, folder = check_pictures(x), Path(folder)
-    held_out = None if validation is None else (check_pictures(validation), None)
-    about = _about(model, x, batch_size, seed, patience)
-    folder.mkdir(parents=True, exist_ok=True)
-    state = _read_checkpoint(model, folder, about)
-    history = state["history"]
-    for epoch in range(state["epochs"], epochs):
-        watched = history.get("val_loss") or history.get("loss", [])
-        if patience is not None and watched and len(watched) - _best(watched) >= patience:
-            break
-        order = np.random.default_rng([seed, epoch]).permutation(len(x))
-        logs = model.fit(
-            x[order], batch_size=batch_size, shuffle=False, initial_epoch=epoch, epochs=epoch + 1, verbose=0,
-            validation_data=held_out, callbacks=list(callbacks),
-        ).history  # fmt: skip
-        for name, values in logs.items():
-            history.setdefault(name, []).append(float(values[-1]))
-        _write_checkpoint(model, folder, about, epoch + 1, history)
-    if patience is not None and history:
-        best = _best(history.get("val_loss") or history["loss"])
-        model.load_weights(folder / f"epoch_{best:04d}.weights.h5")
-    return history
 
+    def __init__(
+        self, latent_dim: int, units: int, n_actions: int, n_categories: int, item_dim: int, beta: float = 0.02,
+        weights: dict[str, float] | None = None, dropout: float = 0.1, seed: int = 0, **kwargs,
+    ):  # fmt: skip
+        super().__init__(**kwargs)
+        self.options = {
+            "latent_dim": latent_dim, "units": units, "n_actions": n_actions, "n_categories": n_categories,
+            "item_dim": item_dim, "beta": beta, "dropout": dropout, "seed": seed,
+            "weights": {"category": 1.0, "action": 1.0, "item": 1.0, **(weights or {})},
+        }  # fmt: skip
+        seeds, start = iter(range(1_000 * seed, 1_000 * seed + 99)), keras.initializers
 
-def check_pictures(x):
-    """Return pictures as float32 if they are (B, 28, 28, 1) in [0, 1]; tensors and data sets pass.
+        def dense(size, activation=None):
+            return layers.Dense(size, activation, kernel_initializer=start.GlorotUniform(next(seeds)))
 
-    Raises
-    ------
-    ValueError
-        With what was expected and what was received.
+        def codes(size, width):
+            return layers.Embedding(size, width, start.RandomNormal(stddev=0.3, seed=next(seeds)))
 
-    Examples
-    --------
-    >>> check_pictures(np.zeros((2, 28, 28)))
-    Traceback (most recent call last):
-    ...
-    ValueError: ConvVAE: pictures must have shape (B, 28, 28, 1), got (2, 28, 28); x[..., None] adds an axis
-    """
-    if not isinstance(x, (np.ndarray, list)):
-        return x
-    x = np.asarray(x)
-    if x.shape[1:] != SHAPE:
-        cure = "; x[..., None] adds an axis" if x.shape[1:] == SHAPE[:2] else ""
-        raise ValueError(f"ConvVAE: pictures must have shape (B, 28, 28, 1), got {x.shape}{cure}")
-    if len(x) == 0:
-        raise ValueError("ConvVAE: no pictures, got an array of shape (0, 28, 28, 1)")
-    if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
-        raise ValueError(f"ConvVAE: pictures must be numbers, got {x.dtype}")
-    low, high = float(x.min()), float(x.max())
-    if math.isnan(low):
-        bad = np.flatnonzero(np.isnan(x).any(axis=(1, 2, 3)))
-        raise ValueError(
-            f"ConvVAE: {len(bad)} of {len(x)} pictures hold NaN, first at rows {bad[:5].tolist()}"
+        self.actions, self.categories = codes(n_actions, 8), codes(n_categories, 16)
+        first = {"kernel_initializer": start.GlorotUniform(next(seeds)),
+                 "recurrent_initializer": start.Orthogonal(seed=next(seeds))}  # fmt: skip
+        self.event, self.gru = dense(units, "silu"), layers.GRU(units, return_sequences=True, **first)
+        self.hide, self.opinion = layers.Dropout(dropout, seed=next(seeds)), dense(2 * latent_dim)
+        self.deep, self.sampling = dense(units, "silu"), Sampling(seed=seed)
+        sizes = {"category": n_categories - 1, "action": n_actions - 1}
+        self.heads = {name: dense(size) for name, size in sizes.items()}
+        small = {"use_bias": False, "kernel_regularizer": keras.regularizers.L2(3e-3)}
+        self.likes = [
+            layers.Dense(size, kernel_initializer=start.RandomNormal(stddev=0.05, seed=next(seeds)), **small)
+            for size in (min(RANK, item_dim), item_dim)
+        ]
+        self.kl_weight = self.add_weight(shape=(), initializer="ones", trainable=False, name="kl_weight")
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", "kl", *self.heads, "item")}
+        one = {name: np.ones((1, 1), "float32") for name in ("action", "category", "gap", "dwell")}
+        self.expect(self.encode({**one, "item": np.ones((1, 1, item_dim), "float32")}).mean)
+        self.wanted(np.ones((1, item_dim), "float32"), np.ones((1, item_dim), "float32"))
+        self.sampling.built = self.built = True
+
+    @staticmethod
+    def since(gap: Tensor) -> Tensor:
+        """A time as piecewise linear parts of log(1 + seconds): (..., 7)."""
+        return ops.relu(ops.expand_dims(ops.cast(gap, "float32"), -1) - np.array(KNOTS, "float32")) / 4.0
+
+    def encode(self, inputs: dict[str, Tensor], training: bool = False) -> Latent:
+        """State after each event, from this event and those before it: ``Latent(mean, log_var)``, each (B, T, L)."""
+        action, category = (ops.cast(inputs[name], "int32") for name in ("action", "category"))
+        item, dwell = ops.convert_to_tensor(inputs["item"]), ops.expand_dims(inputs["dwell"], -1)
+        known, timed = ops.logical_not(ops.isnan(item)), ops.logical_not(ops.isnan(dwell))
+        x = ops.concatenate([
+            self.actions(action), self.categories(category), self.since(inputs["gap"]),
+            ops.where(known, item, ops.zeros_like(item)), ops.cast(known[..., :1], "float32"),
+            ops.where(timed, dwell / 4.0, ops.zeros_like(dwell)), ops.cast(timed, "float32"),
+        ], axis=-1)  # fmt: skip
+        h = self.gru(self.event(self.hide(x, training=training)))
+        mean, log_var = ops.split(self.opinion(h), 2, axis=-1)
+        return Latent(mean, 6.0 * ops.tanh(log_var / 6.0))
+
+    def decode(self, z: Tensor, gap: Tensor) -> dict[str, Tensor]:
+        """Logits of category and action (codes from 1 on) of the next event: z (..., L), gap (...)."""
+        hidden = self.deep(ops.concatenate([z, self.since(gap)], axis=-1))
+        return {name: head(hidden) for name, head in self.heads.items()}
+
+    def expect(self, z: Tensor, gap: Tensor | None = None) -> dict[str, Tensor]:
+        """Probabilities of the next ``category`` and ``action`` (..., codes; 0 for code 0).
+
+        z (..., L): a state, zeros for a user without events. gap (...): log(1 + seconds) since its event, by default 0.
+        """
+        z = ops.convert_to_tensor(z)
+        parts = self.decode(z, ops.zeros_like(z[..., 0]) if gap is None else gap)
+        for name in ("category", "action"):
+            chances = ops.exp(ops.log_softmax(parts[name], axis=-1))  # softmax warns where there is one class
+            parts[name] = ops.concatenate([ops.zeros_like(chances[..., :1]), chances], axis=-1)
+        return parts
+
+    def seen(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean item embedding, after each event, of its session and of all events so far: (B, T, D) each."""
+        item = ops.convert_to_tensor(inputs["item"])
+        known = ops.cast(ops.logical_not(ops.isnan(item[..., :1])), "float32")
+        item = ops.where(ops.isnan(item), ops.zeros_like(item), item)
+        session = ops.cumsum(ops.cast(ops.cast(inputs["gap"], "float32") > PAUSE, "int32"), axis=1)
+        before = ops.convert_to_tensor(np.tril(np.ones((item.shape[1],) * 2, "float32")))
+        same = before * ops.cast(ops.expand_dims(session, 2) == ops.expand_dims(session, 1), "float32")
+        means = (ops.matmul(of, item) / (ops.matmul(of, known) + SHRINK) for of in (same, before))
+        return tuple(ops.broadcast_to(mean, ops.shape(item)) for mean in means)
+
+    def wanted(self, session: Tensor, every: Tensor) -> Tensor:
+        r"""The direction :math:`u` of item embeddings that is wanted next, from two means as in `seen`: (..., D)."""
+        return self.likes[1](self.likes[0](ops.concatenate([session, every], axis=-1)))
+
+    def item_nll(self, x: dict[str, Tensor]) -> Tensor:
+        """How badly the next item is told from others of its category, 0 where it is unknown: (B, T - 1), in nats."""
+        session, every = (mean[:, :-1] for mean in self.seen(x))
+        goes_on = ops.cast(ops.cast(x["gap"][:, 1:], "float32") <= PAUSE, "float32")
+        u = self.wanted(session * ops.expand_dims(goes_on, -1), every)
+        item = ops.convert_to_tensor(x["item"])[:, 1:]
+        known = ops.logical_and(
+            ops.logical_not(ops.isnan(item[..., 0])), ops.convert_to_tensor(x["mask"])[:, 1:] > 0
         )
-    if low < 0 or high > 1:
-        cure = "; divide by 255" if high > 1.5 and high <= 255 and low >= 0 else ""
-        raise ValueError(f"ConvVAE: pixels must lie in [0, 1], got {low:g} to {high:g}{cure}")
-    return x.astype("float32", copy=False)
+        size, shape = self.options["item_dim"], ops.shape(known)
+        item = ops.reshape(ops.where(ops.isnan(item), ops.zeros_like(item), item), (-1, size))
+        flat, u = ops.reshape(known, (-1,)), ops.reshape(u, (-1, size))
+        category = ops.reshape(ops.cast(x["category"], "int32")[:, 1:], (-1,))
+        step = max(1, (item.shape[0] or OTHERS) // OTHERS)
+        rival = ops.logical_and(flat[::step], ops.expand_dims(category, 1) == category[::step])
+        others = ops.where(rival, ops.matmul(u, ops.transpose(item[::step])), -1e9)
+        right = ops.sum(u * item, axis=-1)
+        nll = ops.logsumexp(ops.concatenate([ops.expand_dims(right, 1), others], axis=1), axis=1) - right
+        return ops.reshape(ops.where(flat, nll, ops.zeros_like(nll)), shape)
 
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        latent = Latent(*(part[:, :-1] for part in self.encode(x, training=training)))
+        # what state t has to tell: event t + 1
+        target = {name: ops.convert_to_tensor(value)[:, 1:] for name, value in x.items()}
+        parts = self.decode(self.sampling(list(latent), training=training), target["gap"])
+        there, scores = target["mask"] > 0, {}
+        for name in ("category", "action"):
+            code = ops.cast(target[name], "int32")
+            known = ops.logical_and(code > 0, there)
+            scores[name] = losses.categorical_nll(ops.maximum(code - 1, 0), parts[name], observed=known)
+        scores["item"] = self.item_nll(x)
+        kl, weights = losses.kl_standard_normal(*latent), self.options["weights"]
+        loss = self.options["beta"] * self.kl_weight * kl + sum(
+            weights[name] * nll for name, nll in scores.items()
+        )
+        weight = 1.0 if sample_weight is None else ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1))
+        return self.track({"loss": loss, "kl": kl, **scores}, weight * ops.cast(there, "float32"))
 
-# --- checkpoints
-
-
-def _best(losses_by_epoch):
-    """The epoch, counted from 1, with the least loss; 0 before the first."""
-    return int(np.argmin(losses_by_epoch)) + 1 if losses_by_epoch else 0
-
-
-def _about(model, x, batch_size, seed, patience):
-    """What must be the same for a training to go on: told apart by name."""
-    rate = model.optimizer.get_config()["learning_rate"]
-    return {
-        "pictures": f"{len(x)} with checksum {zlib.crc32(np.ascontiguousarray(x)):08x}",
-        "shapes of the weights": str([tuple(v.shape) for v in model.weights]),
-        "optimizer": type(model.optimizer).__name__,
-        "learning_rate": f"{rate:g}" if isinstance(rate, float) else str(rate.get("config", rate)),
-        "batch_size": str(batch_size),
-        "seed": str(seed),
-        "patience": str(patience),
-    }
-
-
-def _generators(model):
-    """The states of the model's random generators, in a fixed order; `save_weights` leaves them out."""
-    return [v for v in model.variables if v.path.endswith("seed_generator_state")]
-
-
-def _write_checkpoint(model, folder, about, epoch, history):
-    """Weights and optimizer first, then `state.json`, which makes them count; then the old ones go."""
-    name = f"epoch_{epoch:04d}.weights.h5"
-    draft = folder / f"draft_{os.getpid()}.weights.h5"
-    model.save_weights(draft)
-    os.replace(draft, folder / name)
-    best = f"epoch_{_best(history.get('val_loss') or history['loss']):04d}.weights.h5"
-    keep = {file: checksum(folder / file) for file in sorted({name, best})}
-    generators = [ops.convert_to_numpy(v).tolist() for v in _generators(model)]
-    state = {"epochs": epoch, "weights": name, "files": keep, "generators": generators, "history": history}
-    draft = folder / f"draft_{os.getpid()}.json"
-    draft.write_text(json.dumps({"about": about, **state}, indent=1) + "\n")
-    os.replace(draft, folder / "state.json")
-    for old in [*folder.glob("*.weights.h5"), *folder.glob("draft_*.json")]:
-        if old.name not in keep:
-            old.unlink(missing_ok=True)
-
-
-def _read_checkpoint(model, folder, about):
-    """Bring the model to where the training stopped; an empty state where there is no checkpoint."""
-    path = folder / "state.json"
-    if not path.exists():
-        return {"epochs": 0, "history": {}}
-    state = json.loads(path.read_text())
-    other = [f"{name} was {state['about'].get(name)}, now {value}" for name, value in about.items()
-             if state["about"].get(name) != value]  # fmt: skip
-    broken = [file for file, expected in state["files"].items()
-              if not (folder / file).is_file() or checksum(folder / file) != expected]  # fmt: skip
-    problems = other + [f"{file} is missing or was altered" for file in broken]
-    if problems:
-        raise ValueError(f"fit_resumable: cannot go on from {folder.name}: " + "; ".join(problems))
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-    model.load_weights(folder / state["weights"])
-    for variable, value in zip(_generators(model), state["generators"], strict=True):
-        variable.assign(np.asarray(value, variable.dtype))
-    return state
-
-
-def _targets(x, y, sample_weight):
-    """Keras drops the weights of rows that come without targets, so the targets are the pictures."""
-    return x if y is None and sample_weight is not None else y
-
-
-def _check_options(latent_dim, likelihood, beta, free_bits):
-    if latent_dim < 1:
-        raise ValueError(f"ConvVAE: latent_dim must be at least 1, got {latent_dim}")
-    if likelihood not in LIKELIHOODS:
-        raise ValueError(f"ConvVAE: likelihood must be one of {sorted(LIKELIHOODS)}, got {likelihood!r}")
-    for name, value in {"beta": beta, "free_bits": free_bits}.items():
-        if not value >= 0:
-            raise ValueError(f"ConvVAE: {name} must be a number from 0 up, got {value}")
+    def get_config(self):
+        return dict(self.options)

@@ -1,16 +1,23 @@
-"""Cross-validation by time and content, tuning that can be interrupted, and learning curves.
+"""Cross-validation by time, tuning that can be interrupted, and learning curves.
 
 They work for every model with ``fit(train, validation=...)`` and ``predict(market)``: `EffectPredictor` and
-the baselines. A model is made anew for each fit, so its preparation (vocabulary, scales, target means,
-latents) is learned from that fit's training window alone. The window's last tenth is its early-stopping
-part: what chooses the number of epochs or trees is never what is scored.
+the baselines. A model is made anew for each fit, so its preparation (vocabulary, scales, rates, latents) is
+learned from that fit's training window alone. The window's last tenth is its early-stopping part: what
+chooses the number of epochs or trees is never what is scored.
 """
 
+from __future__ import annotations
+
+import hashlib
 import json
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,73 +25,21 @@ from scipy.stats import t as student
 from tqdm.auto import tqdm
 
 from vaecm.baselines import GlobalRate
-from vaecm.evaluate import score
-from vaecm.prepare import split_by_time
+from vaecm.market import Market
+from vaecm.metrics import score
+from vaecm.options import is_number, is_whole, refuse
+from vaecm.splits import fold_problems, split_by_time, time_folds
 
 STOP = 0.1  # share of a training window, its latest, that early stopping may look at
 LESS_IS_BETTER = ("log_loss", "normalised_entropy", "brier", "ece", "decile_error", "truth_mae")
 MORE_IS_BETTER = ("auc", "gini", "truth_correlation")
-
-
-def time_folds(market, n_folds=4, first=0.4, new_contents=True):
-    r"""Expanding windows: learn from all impressions before a time, validate on the next stretch.
-
-    .. math:: T_k=\{i: t_i<\tau_k\},\qquad
-        V_k=\{i: \tau_k\le t_i<\tau_{k+1},\; c_i\notin C(T_k)\},\qquad k=1,\dots,K
-
-    with :math:`t_i` the time and :math:`c_i` the content of impression i, and :math:`C(T_k)` the contents
-    that were shown before :math:`\tau_k`. The borders are quantiles of time; impressions of the same second
-    stay together.
-
-    Parameters
-    ----------
-    market : Market
-    n_folds : int
-        K, the stretches that are validated on.
-    first : float
-        Share of the impressions that the first fold learns from; the rest is cut into K equal stretches.
-    new_contents : bool
-        Drop from a stretch the contents that its training window has shown, so that every validated content
-        is new.
-
-    Returns
-    -------
-    list of tuple of Market
-        (train, valid) for each fold, from the earliest on.
-
-    Raises
-    ------
-    ValueError
-        Lists every option that does not fit, or every fold without an impression.
-
-    Examples
-    --------
-    >>> import vaecm
-    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=50, n_contents=40, n_impressions=1_000))
-    >>> folds = time_folds(market, n_folds=3, first=0.4, new_contents=False)
-    >>> [(len(train.impressions), len(valid.impressions)) for train, valid in folds]
-    [(400, 200), (600, 200), (800, 200)]
-    """
-    _refuse("time_folds", _fold_problems(n_folds, first))
-    stretches = split_by_time(market, (first, *[(1 - first) / n_folds] * n_folds))
-    borders = [part.impressions["time"].min() for part in stretches[1:]] + [None]
-    time, content = market.impressions["time"], market.impressions["content_id"]
-    folds, empty = [], []
-    for k in range(n_folds):
-        before, after = time < borders[k], time >= borders[k]
-        inside = after if borders[k + 1] is None else after & (time < borders[k + 1])
-        if new_contents:
-            inside &= ~content.isin(content[before].unique())
-        if not inside.any():
-            empty.append(f"fold {k} has no impression of a new content")
-        folds.append((market.select(before.to_numpy()), market.select(inside.to_numpy())))
-    _refuse("time_folds", empty)
-    return folds
+MakeModel = Callable[..., Any]  # make_model(seed, **parameters): a new model, not fitted
 
 
 def cross_validate(
-    make_model, market, n_folds=4, seed=0, first=0.4, new_contents=True, n_resamples=200, progress=True
-):
+    make_model: MakeModel, market: Market, n_folds: int = 4, seed: int = 0, first: float = 0.4,
+    new_contents: bool = False, n_resamples: int = 200, progress: bool = True,
+) -> pd.DataFrame:  # fmt: skip
     """Fit a model on each fold of `time_folds`, preparation and all, and score it on what comes next.
 
     Parameters
@@ -94,7 +49,7 @@ def cross_validate(
     market : Market
         Without the test part.
     n_folds, first, new_contents
-        As in `time_folds`.
+        As in `vaecm.splits.time_folds`.
     seed : int
         Of the models and of the resamples.
     n_resamples : int
@@ -115,24 +70,24 @@ def cross_validate(
 
     Examples
     --------
-    >>> import vaecm
-    >>> from vaecm.baselines import GlobalRate
-    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=50, n_contents=60, n_impressions=2_000))
+    >>> log = pd.DataFrame({"impression_id": range(400), "user_id": 1, "content_id": [1, 2] * 200,
+    ...                     "clicked": [0, 0, 0, 1] * 100,
+    ...                     "time": pd.date_range("2025-03-03", periods=400, freq="h")})
+    >>> market = Market(pd.DataFrame({"user_id": [1]}), pd.DataFrame({"content_id": [1, 2]}), log)
     >>> table = cross_validate(lambda seed: GlobalRate(), market, n_folds=2, n_resamples=20, progress=False)
     >>> table.loc[table["metric"] == "ctr_auc", "value"].tolist()
     [0.5, 0.5]
     """
-    _refuse("cross_validate", _model_problems(make_model) + _fold_problems(n_folds, first))
+    refuse("cross_validate", _model_problems(make_model) + fold_problems(n_folds, first))
     folds = time_folds(market, n_folds, first, new_contents)
     tables = []
     for k, (train, valid) in enumerate(tqdm(folds, desc="folds", disable=not progress)):
-        table = _fit_and_score(make_model(seed), train, valid, seed, n_resamples)
-        sizes = {"fold": k, "train": len(train.impressions), "valid": len(valid.impressions)}
-        tables.append(pd.DataFrame(sizes, index=table.index).join(table))
+        facts = {"fold": k, "train": len(train.impressions), "valid": len(valid.impressions)}
+        tables.append(_fit_and_score(make_model(seed), train, valid, seed, n_resamples, facts))
     return pd.concat(tables, ignore_index=True)
 
 
-def fold_means(table, level=0.95):
+def fold_means(table: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     r"""Mean over the folds of each metric, with its standard error.
 
     .. math:: \bar\ell=\frac1K\sum_k\ell_k,\qquad
@@ -184,16 +139,17 @@ class Tuning:
         trials (Hutter, Hoos and Leyton-Brown, ICML 2014). Empty with fewer than four complete trials.
     """
 
-    study: object
+    study: Any
     trials: pd.DataFrame
     best: dict
     importance: pd.DataFrame
 
 
 def tune(
-    space, make_model, market, n_trials, study_path=None, metric="ctr_log_loss", n_folds=3, seed=0,
-    start=None, startup=5, first=0.4, new_contents=True, progress=True,
-):  # fmt: skip
+    space: dict, make_model: MakeModel, market: Market, n_trials: int, study_path: str | Path | None = None,
+    metric: str = "ctr_log_loss", n_folds: int = 3, seed: int = 0, start: dict | None = None,
+    startup: int = 5, first: float = 0.4, new_contents: bool = False, progress: bool = True,
+) -> Tuning:  # fmt: skip
     """Search the parameters whose mean score over the folds of `time_folds` is best.
 
     The tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) proposes; after each fold a trial
@@ -211,12 +167,12 @@ def tune(
     n_trials : int
         Trials of the whole study, complete or pruned, those already stored among them.
     study_path : path, optional
-        SQLite file that keeps the study. An interrupted run loses at most the trial it was in: the same
-        call goes on where it stopped, and gives the trials that an uninterrupted run gives.
+        SQLite file that keeps the study. An interrupted or killed run loses at most the trial it was in: the
+        same call goes on where it stopped, and gives the trials that an uninterrupted run gives.
     metric : str
-        Of `vaecm.evaluate.score`; whether less or more is better follows from its name.
+        Of `vaecm.metrics.score`; whether less or more is better follows from its name.
     n_folds, first, new_contents
-        As in `time_folds`.
+        As in `vaecm.splits.time_folds`.
     seed : int
         Of models and proposals.
     start : dict, optional
@@ -236,34 +192,35 @@ def tune(
     ImportError
         Without optuna.
     ValueError
-        Lists every option that does not fit, and every way in which a stored study differs from this call.
+        Lists every option that does not fit, and every way in which a stored study differs from this call:
+        options, the model's class, or any table of the market.
 
     Examples
     --------
-    >>> import vaecm
-    >>> from vaecm.baselines import LogisticBaseline
-    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=60, n_contents=80, n_impressions=2_000))
-    >>> make = lambda seed, C: LogisticBaseline(C=C, seed=seed)
-    >>> found = tune({"C": (1e-4, 1.0, "log")}, make, market, n_trials=2, n_folds=1, progress=False)
+    >>> log = pd.DataFrame({"impression_id": range(400), "user_id": 1, "content_id": [1, 2] * 200,
+    ...                     "clicked": [0, 0, 0, 1] * 100,
+    ...                     "time": pd.date_range("2025-03-03", periods=400, freq="h")})
+    >>> market = Market(pd.DataFrame({"user_id": [1]}), pd.DataFrame({"content_id": [1, 2]}), log)
+    >>> class Constant(GlobalRate):
+    ...     def __init__(self, seed, ctr):
+    ...         self.ctr = ctr
+    ...     def predict(self, market):
+    ...         return super().predict(market).assign(ctr=self.ctr)
+    >>> found = tune({"ctr": (0.1, 0.5)}, Constant, market, n_trials=2, n_folds=1, progress=False)
     >>> found.trials["state"].tolist()
     ['complete', 'complete']
     """
     optuna = _optuna()
-    problems = _model_problems(make_model) + _fold_problems(n_folds, first) + _space_problems(space, start)
-    counts = {"n_trials": n_trials, "startup": startup}
-    problems += [
-        f"{k} must be a whole number from 1 on, got {v!r}" for k, v in counts.items() if not _whole(v)
-    ]
-    if _direction(metric) is None:
-        ends = ", ".join(LESS_IS_BETTER + MORE_IS_BETTER)
-        problems.append(f"metric must be one of evaluate.score that ends in {ends}, got {metric!r}")
-    if study_path is not None and not Path(study_path).absolute().parent.is_dir():
-        problems.append(f"study_path must lie in a folder that is there, got {Path(study_path).name!r}")
-    _refuse("tune", problems)
+    problems = _tune_problems(space, make_model, n_trials, study_path, metric, n_folds, start, startup, first)
+    refuse("tune", problems)
     folds = time_folds(market, n_folds, first, new_contents)
-    rates = [_value(GlobalRate().fit(train), valid, metric) for train, valid in folds]
-    about = _about(space, market, metric, n_folds, seed, start, startup, first, new_contents)
+    about = {
+        "space": space, "market": market_digest(market), "metric": metric, "n_folds": n_folds, "seed": seed,
+        "start": start, "startup": startup, "first": first, "new_contents": new_contents,
+        "model": type(make_model(seed, **_any_of(space))).__qualname__,
+    }  # fmt: skip
     study = _open_study(optuna, study_path, _direction(metric), startup, about)
+    rates = [_value(GlobalRate().fit(train), valid, metric) for train, valid in folds]
     states = optuna.trial.TrialState
     done = len(study.get_trials(states=(states.COMPLETE, states.PRUNED)))
     if start is not None and not done and not study.get_trials(states=(states.WAITING,)):
@@ -275,12 +232,16 @@ def tune(
     return Tuning(study, _trials(study, space), dict(study.best_params), _importance(optuna, study, seed))
 
 
-def learning_curve(make_model, train, valid, sizes, seed=0, n_resamples=200, progress=True):
+def learning_curve(
+    make_model: MakeModel, train: Market, valid: Market, sizes: Sequence[int], seed: int = 0,
+    n_resamples: int = 200, progress: bool = True,
+) -> pd.DataFrame:  # fmt: skip
     """Scores on one later part for training logs of several lengths.
 
-    A log of `size` impressions holds the most recent ones. That is what a younger platform would have:
-    fewer days, fewer contents, shorter click records. Rows drawn at random would keep all days and nearly
-    all contents, and ask something else: what if we had logged less of the same?
+    A log of `size` impressions holds the most recent ones, and nothing is known of those before: what a
+    younger platform would have, with fewer days, fewer contents, shorter click records. The events of users
+    stay, because they need no impression. Rows drawn at random (`vaecm.splits.few_labels`) would keep all
+    days and nearly all contents, and ask something else: what if we had logged less of the same?
 
     Parameters
     ----------
@@ -306,36 +267,35 @@ def learning_curve(make_model, train, valid, sizes, seed=0, n_resamples=200, pro
 
     Examples
     --------
-    >>> import vaecm
-    >>> from vaecm.baselines import GlobalRate
-    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=50, n_contents=60, n_impressions=2_000))
-    >>> train, valid = vaecm.split_by_time(market, (0.8, 0.2))
-    >>> curve = learning_curve(lambda seed: GlobalRate(), train, valid, [200, 1_600], progress=False)
+    >>> log = pd.DataFrame({"impression_id": range(400), "user_id": 1, "content_id": [1, 2] * 200,
+    ...                     "clicked": [0, 0, 0, 1] * 100,
+    ...                     "time": pd.date_range("2025-03-03", periods=400, freq="h")})
+    >>> market = Market(pd.DataFrame({"user_id": [1]}), pd.DataFrame({"content_id": [1, 2]}), log)
+    >>> train, valid = split_by_time(market, (0.8, 0.2))
+    >>> curve = learning_curve(lambda seed: GlobalRate(), train, valid, [40, 300], progress=False)
     >>> curve["size"].unique().tolist()
-    [200, 1600]
+    [40, 300]
     """
-    total, problems = len(train.impressions), _model_problems(make_model)
-    sizes = list(sizes)
-    wrong = [size for size in sizes if not _whole(size) or not 20 <= size <= total]
+    total, sizes = len(train.impressions), list(sizes)
+    problems = _model_problems(make_model)
+    wrong = [size for size in sizes if not is_whole(size) or not 20 <= size <= total]
     if wrong or not sizes:
-        problems.append(
-            f"sizes must be whole numbers from 20 to the {total:,} impressions of train, got {wrong}"
-        )
+        rule = f"sizes must be whole numbers from 20 to the {total:,} impressions of train"
+        problems.append(f"{rule}, got {wrong}")
     if train.impressions["time"].max() >= valid.impressions["time"].min():
         problems.append("valid must begin after the last impression of train")
-    _refuse("learning_curve", problems)
+    refuse("learning_curve", problems)
     age = np.empty(total, dtype=np.int64)  # 0 is the most recent impression
     age[np.argsort(train.impressions["time"].to_numpy(), kind="stable")[::-1]] = np.arange(total)
     tables = []
     for size in tqdm(sizes, desc="sizes", disable=not progress):
-        part = train.select(age < size)
-        table = _fit_and_score(make_model(seed), part, valid, seed, n_resamples)
+        part = train.select(age < size).without_log()
         facts = {"size": size, "contents": part.impressions["content_id"].nunique()}
-        tables.append(pd.DataFrame(facts, index=table.index).join(table))
+        tables.append(_fit_and_score(make_model(seed), part, valid, seed, n_resamples, facts))
     return pd.concat(tables, ignore_index=True)
 
 
-def fit_window(model, train):
+def fit_window(model: Any, train: Market) -> Any:
     """Fit a model on a training window whose last tenth is its early-stopping part; gives the model."""
     learn, stop = split_by_time(train, (1 - STOP, STOP))
     quiet = {"verbose": False} if "verbose" in signature(model.fit).parameters else {}
@@ -343,20 +303,40 @@ def fit_window(model, train):
     return model
 
 
+def market_digest(market: Market) -> dict[str, str]:
+    """A short digest (SHA-256, 12 digits) of each table and array of a market: the same data, the same digest.
+
+    Neither the order of columns nor their types count (1, 1.0), because files do not keep them.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame({"impression_id": [1], "user_id": 1, "content_id": 1})
+    >>> one = market_digest(Market(log[["user_id"]], log[["content_id"]], log))
+    >>> two = market_digest(Market(log[["user_id"]], log[["content_id"]], log.assign(clicked=1)))
+    >>> [name for name in one if one[name] != two[name]]
+    ['impressions']
+    """
+    tables = ("users", "contents", "impressions", "products", "events")
+    found = {name: _of_table(getattr(market, name)) for name in tables}
+    if market.past is not market.impressions:
+        found["log"] = _of_table(market.past)
+    arrays = {"covers": market.covers, "audio": market.audio} | dict(market.vectors or {})
+    found |= {name: hashlib.sha256(np.ascontiguousarray(a)) for name, a in arrays.items() if a is not None}
+    return {name: sha.hexdigest()[:12] for name, sha in found.items() if sha is not None}
+
+
 # --- one fold, one trial ------------------------------------------------------------------------------------
 
 
-def _fit_and_score(model, train, valid, seed, n_resamples):
-    effects = fit_window(model, train).predict(valid)
-    return score(valid, effects, n_resamples=n_resamples, seed=seed)
+def _fit_and_score(model, train, valid, seed, n_resamples, facts):
+    table = score(valid, fit_window(model, train).predict(valid), n_resamples=n_resamples, seed=seed)
+    return pd.DataFrame(facts, index=table.index).join(table)
 
 
 def _value(model, valid, metric):
-    table = score(valid, model.predict(valid), n_resamples=2).set_index("metric")["value"]
+    table = score(valid, model.predict(valid), n_resamples=1).set_index("metric")["value"]
     if metric not in table or not np.isfinite(table[metric]):
-        raise ValueError(
-            f"tune: {metric} cannot be had on a fold with {len(valid.impressions):,} impressions"
-        )
+        raise ValueError(f"tune: {metric} cannot be had on a fold of {len(valid.impressions):,} impressions")
     return float(table[metric])
 
 
@@ -388,6 +368,11 @@ def _suggest(trial, name, entry):
     return suggest(name, *entry[:2], log=len(entry) == 3)
 
 
+def _any_of(space):
+    """Parameters of the space, no matter which."""
+    return {name: entry[0] for name, entry in space.items()}
+
+
 # --- the study ----------------------------------------------------------------------------------------------
 
 
@@ -401,39 +386,74 @@ def _optuna():
 
 def _open_study(optuna, path, direction, startup, about):
     """A new study, or the stored one of the same search; what an interrupted run left open is closed."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    about = json.loads(json.dumps(about, default=lambda value: value.item()))
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        storage = None if path is None else f"sqlite:///{Path(path).absolute()}"
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=startup)
-        study = optuna.create_study(
-            storage=storage, study_name="vaecm", direction=direction, pruner=pruner, load_if_exists=True
-        )
+        if path is None or not Path(path).exists():
+            study = _new_study(optuna, path, direction, about)
+        if path is not None:
+            study = optuna.load_study(study_name="vaecm", storage=_storage(optuna, path))
+    except (SQLAlchemyError, KeyError, RuntimeError) as error:
+        raise ValueError(f"tune: {Path(path).name} holds no study that can be read: {error}") from error
     finally:
         optuna.logging.set_verbosity(before)
-    stored = study.user_attrs.get("about")
-    if stored is None:
-        study.set_user_attr("about", about)
-        return study
-    differing = [k for k in about if stored.get(k) != about[k]]
-    _refuse(
-        f"tune: {Path(path).name} holds another study",
-        [f"{k} was {stored.get(k)}, is {about[k]}" for k in differing],
-    )
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=startup)
+    stored = study.user_attrs.get("about", {})
+    differing = [f"{k} {_difference(stored.get(k), about[k])}" for k in about if stored.get(k) != about[k]]
+    refuse(f"tune: {path and Path(path).name} holds another study", differing)
     for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
 
 
-def _about(space, market, metric, n_folds, seed, start, startup, first, new_contents):
-    """What makes a search the same search, as plain JSON."""
-    log = market.impressions
-    data = [len(log), log["time"].min().isoformat(), log["time"].max().isoformat(), int(log["clicked"].sum())]
-    about = {
-        "space": space, "market": data, "metric": metric, "n_folds": n_folds, "seed": seed, "start": start,
-        "startup": startup, "first": first, "new_contents": new_contents,
-    }  # fmt: skip
-    return json.loads(json.dumps(about, default=lambda value: value.item()))
+def _new_study(optuna, path, direction, about):
+    """A study in memory, or in a file that is there whole or not at all."""
+    draft = path and Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+    storage = path and _storage(optuna, draft)
+    study = optuna.create_study(storage=storage, study_name="vaecm", direction=direction)
+    study.set_user_attr("about", about)
+    if path is not None:
+        storage.remove_session()
+        storage.engine.dispose()
+        os.replace(draft, path)
+    return study
+
+
+def _storage(optuna, path):
+    """SQLite through a connection of our own: in an address, ? and % would mean something else."""
+    from sqlalchemy.pool import NullPool
+
+    options = {"creator": lambda: sqlite3.connect(Path(path).absolute(), timeout=60), "poolclass": NullPool}
+    return optuna.storages.RDBStorage("sqlite:///study", engine_kwargs=options)
+
+
+def _difference(before, now):
+    """How an entry differs, in words; of a market, the tables."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return "differs in " + ", ".join(k for k in before | now if before.get(k) != now.get(k))
+    return f"was {before}, is {now}"
+
+
+def _of_table(frame):
+    """SHA-256 of a table's values, whatever their types."""
+    if frame is None:
+        return None
+    sha = hashlib.sha256()
+    for name in sorted(frame, key=str):
+        values = frame[name]
+        if pd.api.types.is_numeric_dtype(values):
+            values = values.to_numpy(dtype=float, na_value=np.nan)
+        elif pd.api.types.is_datetime64_any_dtype(values):
+            values = values.to_numpy("datetime64[ns]")
+        else:
+            texts = values.astype(object).where(values.notna(), "")
+            values = np.array([str(text).encode("utf-8", "surrogatepass") for text in texts], dtype=object)
+        sha.update(str(name).encode())
+        sha.update(pd.util.hash_array(values))
+    return sha
 
 
 def _trials(study, space):
@@ -466,29 +486,23 @@ def _direction(metric):
 # --- what does not fit --------------------------------------------------------------------------------------
 
 
-def _refuse(where, problems):
-    if problems:
-        raise ValueError(f"{where}: " + "; ".join(problems))
-
-
-def _whole(value, least=1):
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
-
-
-def _number(value):
-    return isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
-
-
 def _model_problems(make_model):
     return [] if callable(make_model) else [f"make_model must be callable, got {make_model!r}"]
 
 
-def _fold_problems(n_folds, first):
-    problems = []
-    if not _whole(n_folds):
-        problems.append(f"n_folds must be a whole number from 1 on, got {n_folds!r}")
-    if not (_number(first) and 0 < first < 1):
-        problems.append(f"first must be a share between 0 and 1, got {first!r}")
+def _tune_problems(space, make_model, n_trials, study_path, metric, n_folds, start, startup, first):
+    problems = _model_problems(make_model) + fold_problems(n_folds, first) + _space_problems(space, start)
+    counts = {"n_trials": n_trials, "startup": startup}
+    problems += [
+        f"{k} must be a whole number from 1 on, got {v!r}" for k, v in counts.items() if not is_whole(v)
+    ]
+    if _direction(metric) is None:
+        ends = ", ".join(LESS_IS_BETTER + MORE_IS_BETTER)
+        problems.append(f"metric must be one of metrics.score that ends in {ends}, got {metric!r}")
+    if study_path is not None and not Path(study_path).absolute().parent.is_dir():
+        problems.append(f"study_path must lie in a folder that is there, got {study_path!r}")
+    elif study_path is not None and Path(study_path).is_dir():
+        problems.append(f"study_path must be a file, got the folder {study_path!r}")
     return problems
 
 
@@ -502,7 +516,7 @@ def _space_problems(space, start):
             if not plain:
                 problems.append(f"space[{name!r}] must list one or more plain values, got {entry!r}")
             continue
-        fits = isinstance(entry, tuple) and len(entry) in (2, 3) and all(map(_number, entry[:2]))
+        fits = isinstance(entry, tuple) and len(entry) in (2, 3) and all(map(is_number, entry[:2]))
         fits = fits and entry[0] < entry[1] and (len(entry) == 2 or (entry[2] == "log" and entry[0] > 0))
         if not fits:
             rule = '(low, high) with low < high, (low, high, "log") with 0 < low, or a list'

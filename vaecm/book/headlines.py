@@ -23,9 +23,11 @@ from scipy.stats import norm
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from vaecm.encoders import TitleExpert
-from vaecm.features import Vocabulary
-from vaecm.multimodal import MultimodalVAE
+from vaecm.book.words import Vocabulary
+from vaecm.experts import TextExpert
+from vaecm.metrics import bootstrap_interval
+from vaecm.options import is_number
+from vaecm.vae import MultimodalVAE
 
 NEEDED = ("test_id", "headline", "eyecatcher_id", "impressions", "clicks", "test_week")
 CLEAR = 1.96  # a pair is clear where the two rates differ by this many standard errors
@@ -151,7 +153,7 @@ def pairwise(scores, table, n_resamples=400, seed=0):
         model, metric (accuracy, auc, accuracy_clear, auc_clear), value, low, high; then the paired
         differences from the first model: difference, difference_low, difference_high.
     """
-    code, tests = pd.factorize(table["test_id"])
+    code, _ = pd.factorize(table["test_id"])
     first, second, z = (table[name].to_numpy() for name in ("first", "second", "z"))
     toward_winner = {
         name: np.sign(z) * (np.asarray(s, float)[first] - np.asarray(s, float)[second])
@@ -159,12 +161,11 @@ def pairwise(scores, table, n_resamples=400, seed=0):
     }
     ranked = {name: _ranked(each, z) for name, each in toward_winner.items()}
     values = {name: _pair_metrics(each, np.ones(len(z))) for name, each in ranked.items()}
-    rng, draws = np.random.default_rng(seed), {name: [] for name in scores}
-    for _ in range(n_resamples):
-        weight = np.bincount(rng.integers(0, len(tests), len(tests)), minlength=len(tests))[code]
-        for name, each in ranked.items():
-            draws[name].append(_pair_metrics(each, weight.astype(float)))
-    return _interval_rows(values, {name: np.array(each) for name, each in draws.items()})
+    draws = {}
+    for name, each in ranked.items():
+        of = lambda weights, each=each: np.array([_pair_metrics(each, w[code]) for w in weights])  # noqa: E731
+        draws[name] = bootstrap_interval(of, table["test_id"], None, n_resamples, seed).draws
+    return _interval_rows(values, draws)
 
 
 def _ranked(toward_winner, z):
@@ -419,23 +420,27 @@ def _one_hot(codes):
 
 
 @keras.saving.register_keras_serializable(package="vaecm")
-class HeadlineExpert(TitleExpert):
-    """A `TitleExpert` from which training hides whole words; its likelihood looks up only the words there.
+class HeadlineExpert(TextExpert):
+    """A `TextExpert` from which training hides whole words; its likelihood looks up only the words there.
 
     The bound stays one: the latent is read from what is left, and all words are scored.
 
     Parameters
     ----------
-    latent_dim, n_words, filters, kernel_size, dropout
-        As in `TitleExpert`.
+    latent_dim, n_words, width, kernel_size, dropout, seed
+        As in `TextExpert`.
     hide_words : float
         Share of the words that training hides.
     """
 
-    def __init__(self, latent_dim, n_words, hide_words=0.3, **kwargs):
-        super().__init__(latent_dim, n_words, **kwargs)
+    options = (*TextExpert.options, "hide_words")
+
+    def __init__(
+        self, latent_dim, n_words, width=48, kernel_size=2, dropout=0.1, hide_words=0.3, seed=0, **kwargs
+    ):
+        super().__init__(latent_dim, n_words, width, kernel_size, dropout, seed, **kwargs)
         self.hide_words = hide_words
-        self.hiding = keras.random.SeedGenerator()
+        self.hiding = keras.random.SeedGenerator(self.next_seed())
 
     def features(self, x, training=False):
         if training and self.hide_words:
@@ -446,9 +451,6 @@ class HeadlineExpert(TitleExpert):
     def nll(self, x, decoded):
         each = ops.take_along_axis(ops.log_softmax(decoded, axis=-1), ops.cast(x, "int32"), axis=1)
         return -ops.sum(ops.where(x > 0, each, ops.zeros_like(each)), axis=1)
-
-    def get_config(self):
-        return {**super().get_config(), "hide_words": self.hide_words}
 
 
 class TitleVAE:
@@ -465,8 +467,8 @@ class TitleVAE:
     beta : float
         Weight of the KL term, after the first quarter of the epochs.
     epochs : int
-    filters : int
-        Of the convolution over neighbouring words, and of the word vectors.
+    width : int
+        Filters of the convolution over neighbouring words, and numbers of a word vector.
     lengths : tuple of int
         T, words of the headline and of the lede that are read.
     min_count : int
@@ -480,8 +482,8 @@ class TitleVAE:
     (1, 2)
     """
 
-    def __init__(self, latent_dim=32, beta=0.2, epochs=8, filters=64, lengths=(24, 40), min_count=3, seed=0):
-        self.latent_dim, self.beta, self.epochs, self.filters = latent_dim, beta, epochs, filters
+    def __init__(self, latent_dim=32, beta=0.2, epochs=8, width=64, lengths=(24, 40), min_count=3, seed=0):
+        self.latent_dim, self.beta, self.epochs, self.width = latent_dim, beta, epochs, width
         self.lengths, self.min_count, self.seed = tuple(lengths), min_count, seed
 
     def fit(self, headlines, ledes=None):
@@ -494,17 +496,15 @@ class TitleVAE:
             texts.drop_duplicates().melt()["value"].unique(), min_count=self.min_count
         )
         keras.utils.set_random_seed(self.seed)
-        sizes = {"filters": self.filters, "hide_words": 0.3}
         self.experts = {
-            name: HeadlineExpert(self.latent_dim, len(self.vocabulary), **sizes) for name in texts
+            name: HeadlineExpert(self.latent_dim, len(self.vocabulary), self.width, seed=10 * self.seed + i)
+            for i, name in enumerate(texts)
         }
-        self.vae = MultimodalVAE(self.experts, modality_dropout=0.8, seed=self.seed)
+        self.vae = MultimodalVAE(self.experts, modality_dropout=0.8, targets=(), seed=self.seed)
         inputs = self._inputs(*(texts[name] for name in texts))
         for name, expert in self.experts.items():
-            expert(inputs[name][:1])
             expert.logits.bias.assign(np.log(self._shares(inputs[name])))
         self.shares = self._shares(inputs["headline"])
-        self.vae.built = True
         self._train(inputs)
         return self
 
@@ -514,7 +514,7 @@ class TitleVAE:
         optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(4e-3, steps, alpha=0.05))
         self.history = []
         for beta, epochs in ((0.0, first), (self.beta, self.epochs - first)):
-            self.vae.beta = beta
+            self.vae.options["beta"] = beta
             self.vae.compile(optimizer=optimizer)
             if epochs:
                 done = self.vae.fit(inputs, epochs=epochs, batch_size=128, verbose=0).history
@@ -824,7 +824,7 @@ def cross_validate(model, arms, code, features=None):
 
 
 def _is_deviation(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < np.inf
+    return is_number(value) and value >= 0
 
 
 def _check(arms):

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.special import logsumexp, ndtri
-from scipy.stats import binomtest
 from sklearn.base import clone
 from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.linear_model import LogisticRegression, RidgeCV
@@ -19,6 +18,8 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+
+from vaecm.metrics import bootstrap_interval, wilson_interval
 
 # --- how much of the space is used
 
@@ -317,7 +318,7 @@ def linear_probe(z, classes, test_z, test_classes):
     """
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
     correct = model.fit(z, classes).predict(test_z) == np.asarray(test_classes)
-    low, high = binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
+    low, high = wilson_interval(correct.sum(), len(correct))
     return Probe(float(correct.mean()), float(low), float(high), correct)
 
 
@@ -422,15 +423,18 @@ def explained_share(factors, predicted, other=None, draws=500, seed=0):
     if not np.ptp(y, axis=0).any():
         raise ValueError("explained_share: the factors do not vary, so that there is no share to explain")
     missed = [((y - g) ** 2).sum(axis=1) for g in guesses]  # (B,) each
-    total = ((y - y.mean(axis=0)) ** 2).sum()
-    rows = np.random.default_rng(seed).integers(len(y), size=(draws, len(y)))
-    centred = np.array([((y[r] - y[r].mean(axis=0)) ** 2).sum() for r in rows])
-    centred[centred == 0] = np.nan  # a draw of equal rows has nothing to explain
-    value, drawn = 1 - missed[0].sum() / total, 1 - missed[0][rows].sum(axis=1) / centred
-    if other is not None:
-        value = value - (1 - missed[1].sum() / total)
-        drawn = drawn - (1 - missed[1][rows].sum(axis=1) / centred)
-    return Share(float(value), *np.nanquantile(drawn, [0.025, 0.975]).tolist())
+    apart = y - y.mean(axis=0)
+    least = 1e-12 * (apart**2).sum()
+
+    def share(sums, rows):
+        total = sums[:, 0] - (sums[:, len(missed) + 1 :] ** 2 / rows).sum(axis=1)
+        total[total <= least] = np.nan  # a draw of equal rows has nothing to explain
+        shares = 1 - sums[:, 1 : len(missed) + 1] / total[:, None]
+        return shares[:, 0] - (shares[:, 1] if other is not None else 0)
+
+    columns = np.column_stack([(apart**2).sum(axis=1), *missed, apart])
+    found = bootstrap_interval(columns, np.arange(len(y)), share, draws, seed)
+    return Share(float(found.value), float(found.low), float(found.high))
 
 
 def explained_table(z, factors, rows=None, folds=5, seed=0, reader=None):

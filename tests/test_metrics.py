@@ -6,9 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
+from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from vaecm.evaluate import calibration_table, compare, lift_table, score, share_to_oracle
+from vaecm.metrics import (
+    bootstrap_interval,
+    calibration_table,
+    compare,
+    lift_table,
+    score,
+    share_to_oracle,
+    wilson_interval,
+)
 
 
 def tiny_market(seed=0, n=3_000, n_contents=120, spread=1.0):
@@ -246,3 +255,93 @@ def test_lift_table_by_hand():
         lift_table(y, p[:3])
     with pytest.raises(ValueError, match="NaN"):
         lift_table(y * np.nan, p)
+
+
+# --- one bootstrap, one Wilson
+
+
+def test_a_bootstrap_of_rows_has_the_standard_error_of_the_mean():
+    x = np.random.default_rng(0).normal(size=400)
+    found = bootstrap_interval(x, np.arange(400), n_resamples=4_000)
+    assert found.value == pytest.approx(x.mean())
+    assert found.draws.std() == pytest.approx(x.std() / 20, rel=0.05)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * x.std() / 20, rel=0.08)
+
+
+def test_rows_of_one_cluster_are_one_observation():
+    """Each row written four times in its own cluster changes nothing."""
+    x, codes = np.random.default_rng(1).normal(size=60), np.arange(60)
+    once, often = bootstrap_interval(x, codes), bootstrap_interval(np.repeat(x, 4), np.repeat(codes, 4))
+    assert (once.low, once.high) == pytest.approx((often.low, often.high))
+
+
+def test_a_statistic_of_sums_a_function_of_weights_and_columns_agree():
+    rng = np.random.default_rng(2)
+    table, names = rng.uniform(1, 2, size=(90, 2)), rng.integers(30, size=90)
+    codes = pd.factorize(names)[0]
+    sums = np.stack([np.bincount(codes, column) for column in table.T], axis=1)
+    one = bootstrap_interval(table, names, lambda s, n: s[:, 0] / s[:, 1])
+    two = bootstrap_interval(lambda w: (w @ sums[:, 0]) / (w @ sums[:, 1]), names)
+    assert one[:3] == pytest.approx(two[:3])
+    both = bootstrap_interval(table, names)
+    assert both.low.shape == (2,)
+    assert both.low[1] == pytest.approx(bootstrap_interval(table[:, 1], names).low)
+
+
+def test_one_cluster_tells_nothing_of_the_spread():
+    found = bootstrap_interval(np.arange(5.0), np.zeros(5))
+    assert found.value == 2
+    assert np.isnan([found.low, found.high]).all()
+    with pytest.raises(ValueError, match="as many rows"):
+        bootstrap_interval(np.arange(5.0), np.zeros(4))
+    with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+        bootstrap_interval(np.arange(5.0), np.zeros(5), level=95)
+
+
+@pytest.mark.parametrize(("events", "trials"), [(0, 10), (3, 10), (10, 10), (1, 1)])
+def test_wilson_agrees_with_scipy(events, trials):
+    ci = binomtest(events, trials).proportion_ci(method="wilson")
+    assert np.ravel(wilson_interval(events, trials)) == pytest.approx([ci.low, ci.high], abs=1e-12)
+
+
+def test_wilson_without_trials_knows_nothing():
+    low, high = wilson_interval(np.array([0, 2]), np.array([0, 4]))
+    assert (low[0], high[0]) == (0, 1)
+    assert low[1] > 0
+
+
+# --- within users, and ids of other kinds
+
+
+def test_gauc_is_the_mean_over_users_of_their_auc_by_impressions():
+    market, effects = tiny_market(n=900)
+    effects["ctr"] = effects["ctr"].round(1)  # ties
+    log = market.impressions.assign(user_id=np.random.default_rng(0).integers(80, size=900))
+    found = values(score(SimpleNamespace(impressions=log, truth=None), effects, n_resamples=2))["ctr_gauc"]
+    total, weight = 0.0, 0
+    for _, rows in log.groupby("user_id"):
+        if rows["clicked"].nunique() == 2:
+            total += len(rows) * roc_auc_score(rows["clicked"], effects["ctr"].loc[rows["impression_id"]])
+            weight += len(rows)
+    assert found == pytest.approx(total / weight)
+
+
+def test_ids_match_whatever_their_type():
+    """Effects that went through a CSV file have floats or texts where the log has whole numbers."""
+    market, effects = tiny_market(n=300)
+    table = score(market, effects, n_resamples=5)
+    for kind in (float, str):
+        pd.testing.assert_frame_equal(table, score(market, effects.set_axis(effects.index.astype(kind)), 5))
+
+
+def test_an_effect_that_the_model_does_not_know_is_left_out():
+    market, effects = tiny_market(n=300)
+    names = score(market, effects.assign(cvr=np.nan, ctcvr=np.nan, sales=np.nan), 2)["metric"]
+    assert names.str.contains("ctr").all()
+
+
+def test_a_truth_that_lacks_impressions_is_refused():
+    market, effects = tiny_market(n=300)
+    market.truth = market.truth[:250]
+    with pytest.raises(ValueError, match=r"market\.truth lacks 50 of 300 impressions"):
+        score(market, effects)

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import pandas as pd
-from keras import layers, ops
+from keras import ops
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from vaecm import losses
-from vaecm.encoders import Expert, TableExpert
-from vaecm.multimodal import MultimodalVAE
+from vaecm.experts import Expert, TableExpert
+from vaecm.vae import MultimodalVAE
 
 LEAKING = ("PageValues",)  # made of transactions, see `datasets.load_online_shoppers`
 NUMBERS = {  # column, and the function that takes its long tail in
@@ -35,7 +35,6 @@ NUMBERS = {  # column, and the function that takes its long tail in
 CLASSES = ("Month", "OperatingSystems", "Browser", "Region", "TrafficType", "VisitorType", "Weekend")
 RARE = 30  # a class with fewer sessions counts as unknown
 OFTEN_ZERO = 0.02  # share of zeros from which on zero is a class of its own
-NO_OPINION = 40.0  # log-variance of an expert that says nothing
 
 
 class SessionPreparation:
@@ -54,8 +53,8 @@ class SessionPreparation:
     >>> seconds, weekend = [0.0, 10.0, 99.0], [True, False, True]
     >>> sessions = pd.DataFrame({"ProductRelated_Duration": seconds, "Weekend": weekend})
     >>> preparation = SessionPreparation.fit(sessions, rare=1)
-    >>> preparation.table(sessions)[:, 1:].tolist()
-    [[1.0, 2.0], [2.0, 1.0], [2.0, 2.0]]
+    >>> preparation.table(sessions)[:, 1:].tolist()  # zero or not, then False or True
+    [[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]]
     """
 
     def __init__(self, state):
@@ -103,22 +102,28 @@ class SessionPreparation:
 
     @property
     def class_sizes(self):
-        """Codes of each class column of the table, 0 (unknown) included."""
-        return [3] * len(self.state["zero"]) + [len(known) + 1 for known in self.state["classes"].values()]
+        """Widths of the blocks of the table, one for each class column."""
+        return [2] * len(self.state["zero"]) + [len(known) for known in self.state["classes"].values()]
 
     def table(self, sessions):
-        """What a `TableExpert` reads: scaled numbers, NaN where zero is a class, then codes: (B, D)."""
+        """What a `TableExpert` reads: scaled numbers, NaN where zero is a class, then blocks of classes: (B, D).
+
+        A class that training did not know is a block of zeros.
+        """
         columns = []
         for name, (mean, scale) in self.state["numbers"].items():
             values = _seen(sessions, name)
             scaled = np.clip((NUMBERS[name](values) - mean) / scale, -5, 5)
             columns.append(np.where((values == 0) & (name in self.state["zero"]), np.nan, scaled))
-        columns += [1 + (_seen(sessions, name) > 0) for name in self.state["zero"]]
-        columns += [
-            pd.Index(known).get_indexer(sessions[name].astype(str)) + 1
+        codes = [(_seen(sessions, name) > 0).astype(int) for name in self.state["zero"]]
+        codes += [
+            pd.Index(known).get_indexer(sessions[name].astype(str))
             for name, known in self.state["classes"].items()
         ]
-        return np.column_stack(columns).astype(np.float32)
+        blocks = [
+            code[:, None] == np.arange(size) for code, size in zip(codes, self.class_sizes, strict=True)
+        ]
+        return np.column_stack([*columns, *blocks]).astype(np.float32)
 
     def plain(self, sessions):
         """What a linear model reads: numbers, zeros and one-hot classes, standardised: (B, F) float32."""
@@ -126,15 +131,13 @@ class SessionPreparation:
         return ((self._features(sessions) - mean) / scale).astype(np.float32)
 
     def _features(self, sessions):
-        table = self.table(sessions)
-        n, sizes = self.n_numbers, self.class_sizes
+        table, n = self.table(sessions), self.n_numbers
         # where zero is a class, the number stands at the transformed zero, as a linear model would see it
         zeros = np.array(
             [(NUMBERS[name](0.0) - mean) / scale for name, (mean, scale) in self.state["numbers"].items()]
         )
         numbers = np.where(np.isnan(table[:, :n]), zeros[None, :n], table[:, :n]) if n else table[:, :0]
-        codes = table[:, n:].astype(int)
-        return np.hstack([numbers, *[np.eye(size)[codes[:, i]][:, 1:] for i, size in enumerate(sizes)]])
+        return np.hstack([numbers, table[:, n:]])
 
 
 def _seen(sessions, name):
@@ -155,23 +158,21 @@ class SessionExpert(TableExpert):
         As in `TableExpert`.
     """
 
-    def __init__(self, latent_dim, n_numbers, class_sizes, hide=0.0, seed=0, **kwargs):
-        super().__init__(latent_dim, n_numbers, class_sizes, **kwargs)
-        self.hide, self.seed = hide, seed
-        self.hiding = keras.random.SeedGenerator(seed)
+    options = (*TableExpert.options, "hide")
+
+    def __init__(self, latent_dim, n_numbers, class_sizes, width=48, hide=0.0, seed=0, **kwargs):
+        super().__init__(latent_dim, n_numbers, class_sizes, width, seed, **kwargs)
+        self.hide = hide
+        self.hiding = keras.random.SeedGenerator(self.next_seed())
+        sizes = [1] * n_numbers + list(self.class_sizes)
+        self.column = np.repeat(np.arange(len(sizes)), sizes)  # which of its columns each of the D entries is
 
     def features(self, x, training=False):
         if training and self.hide > 0:
-            kept = keras.random.uniform(ops.shape(x), seed=self.hiding) >= self.hide
-            gap = ops.concatenate(
-                [ops.full_like(x[:, : self.n_numbers], np.nan), ops.zeros_like(x[:, self.n_numbers :])],
-                axis=1,
-            )
-            x = ops.where(kept, x, gap)
+            shape = (ops.shape(x)[0], int(self.column[-1]) + 1)
+            kept = keras.random.uniform(shape, seed=self.hiding) >= self.hide
+            x = ops.where(ops.take(kept, self.column, axis=1), x, ops.full_like(x, np.nan))
         return super().features(x, training=training)
-
-    def get_config(self):
-        return {**super().get_config(), "hide": self.hide, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(package="vaecm")
@@ -180,27 +181,20 @@ class OutcomeExpert(Expert):
 
     .. math:: -w\,\big[y\log\sigma(b+v^\top z)+(1-y)\log(1-\sigma(b+v^\top z))\big]
 
-    Its input is (B, 2): the label y, 0 or 1, and its weight w. Its own opinion on z has no precision, so that
-    the posterior of a session is the same with and without its label.
+    Its input is (B, 2): the label y, 0 or 1, and its weight w, zeros where there is none. It stands among the targets
+    of the VAE, so that the posterior of a session is the same with and without its label.
 
     Parameters
     ----------
-    latent_dim : int
+    latent_dim, seed : int
     """
 
-    def __init__(self, latent_dim, **kwargs):
-        super().__init__(latent_dim, **kwargs)
-        self.logit = layers.Dense(1)
+    def __init__(self, latent_dim, seed=0, **kwargs):
+        super().__init__(latent_dim, seed, **kwargs)
+        self.input_size, self.logit = (2,), self.dense(1, None)
 
-    def build(self, input_shape):
-        self.opinion.trainable = False  # nobody asks for it
-        self.opinion.build((None, self.latent_dim))
-        self.logit.build((None, self.latent_dim))
-        super().build(input_shape)
-
-    def encode(self, x, training=False):
-        nothing = ops.repeat(ops.zeros_like(x[:, :1]), self.latent_dim, axis=1)
-        return nothing, nothing + NO_OPINION
+    def features(self, x, training=False):
+        return x
 
     def decode(self, z, training=False):
         """Log-odds of the outcome: (B,)."""
@@ -376,10 +370,8 @@ class SessionModel:
         session = SessionExpert(
             config.latent_dim, *sizes, width=config.width, hide=config.hide, seed=seed + 7
         )
-        experts = {"session": session, "outcome": OutcomeExpert(config.latent_dim)}
-        vae = MultimodalVAE(experts, beta=config.beta, modality_dropout=0.0, seed=seed)
-        vae.sampling.build(None)  # a layer without weights, which the call below does not reach
-        vae({name: array[:2] for name, array in data.items()})
+        experts = {"session": session, "outcome": OutcomeExpert(config.latent_dim, seed=seed + 8)}
+        vae = MultimodalVAE(experts, beta=config.beta, modality_dropout=0.0, targets=("outcome",), seed=seed)
         steps = config.epochs * -(-len(data["present"]) // config.batch_size)
         rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps, alpha=0.02)
         vae.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=5.0), jit_compile=False)

@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help book html notebooks test bench lint format set-repository colab-check clean
+.PHONY: help book html notebooks test bench gates protocol lint format set-repository colab-check clean
 
 help:
 	@echo "make book            execute the chapters and build the book"
@@ -12,6 +12,8 @@ help:
 	@echo "make html            build the book from the stored outputs, without executing"
 	@echo "make notebooks       execute the chapters in place"
 	@echo "make bench           measure quality, speed and memory"
+	@echo "make gates           what the simulated market must show, on three seeds; writes its datasheet"
+	@echo "make protocol        the model beside its rivals and without its parts; goes on where it stopped"
 	@echo "make lint            check style; make format repairs it"
 	@echo "make colab-check     try the package and two chapters on Colab's versions"
 	@echo "make set-repository URL=https://github.com/owner/name"
@@ -48,6 +50,12 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	@$(PY) -m benchmarks
+
+gates: $(STAMP)
+	@$(PY) -m benchmarks.gates
+
+protocol: $(STAMP)
+	@$(PY) -m benchmarks.protocol
 
 lint: $(STAMP)
 	@$(PY) -m ruff check .

@@ -26,7 +26,7 @@ def machine():
     }
 
 
-def write(name, content):
+def write(name, content, quiet=False):
     """Write `results/<name>.json` in one step: a run that is cut off leaves the last result as it was."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     path, draft = RESULTS / f"{name}.json", RESULTS / f".{name}.{os.getpid()}.tmp"
@@ -36,7 +36,8 @@ def write(name, content):
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-    print(f"wrote benchmarks/results/{path.name}")
+    if not quiet:
+        print(f"wrote benchmarks/results/{path.name}")
     return path
 
 

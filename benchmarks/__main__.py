@@ -1,4 +1,4 @@
-"""Run every benchmark, or those that are named, as in ``python -m benchmarks quality speed``."""
+"""Run every benchmark, or those that are named, as in ``python -m benchmarks protocol speed``."""
 
 import subprocess
 import sys
@@ -6,19 +6,7 @@ from pathlib import Path
 
 from benchmarks import page
 
-NAMES = (
-    "quality",
-    "ablation",
-    "speed",
-    "growth",
-    "robustness",
-    "explain",
-    "conv_vae",
-    "latent",
-    "backends",
-    "upworthy",
-    "sessions",
-)
+NAMES = ("protocol", "speed", "growth", "conv_vae", "latent", "backends", "upworthy", "sessions")
 
 
 def main(names):

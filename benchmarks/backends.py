@@ -27,8 +27,8 @@ def train(args):
     """Losses of one back end, in this process."""
     import keras
 
+    from vaecm.book.conv_vae import ConvVAE, fit_resumable
     from vaecm.datasets import load_fashion_mnist
-    from vaecm.vae import ConvVAE, fit_resumable
 
     fashion = load_fashion_mnist()
     x, test = (

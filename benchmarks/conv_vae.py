@@ -18,8 +18,8 @@ import numpy as np
 from keras import layers
 
 from benchmarks import write
+from vaecm.book.conv_vae import SHAPE, ConvVAE, one_cycle
 from vaecm.datasets import load_fashion_mnist
-from vaecm.vae import SHAPE, ConvVAE, one_cycle
 
 EPOCHS = 5  # of the reference
 REFERENCE = "Keras example"

@@ -14,9 +14,9 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from benchmarks import write
+from vaecm.book.conv_vae import ConvVAE, one_cycle
+from vaecm.book.latent import active_units, linear_probe, paired_difference
 from vaecm.datasets import load_fashion_mnist
-from vaecm.latent import active_units, linear_probe, paired_difference
-from vaecm.vae import ConvVAE, one_cycle
 
 
 def mean_and_error(values):

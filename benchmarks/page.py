@@ -11,21 +11,38 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import RESULTS
+from benchmarks import RESULTS, tables
 
 PAGE = Path(__file__).parent.parent / "book" / "benchmarks.md"
 HEAD = """# Benchmarks
 
 Some numbers take too long for a chapter. They are measured by the scripts in the folder `benchmarks`, stored as JSON with
 the machine and the versions they ran on, and shown here. `make bench` measures all of them again; the command above each
-table measures one. Brackets hold 95 % intervals. Seconds depend on the machine and on what else it did: trust ratios.
+table measures one. Brackets hold 95 % intervals, Student's over the seeds. Seconds depend on the machine and on what else
+it did: trust ratios.
 
-"Share to oracle" is the part of the way from LightGBM to the true probabilities that a model covers, so LightGBM's
-own cell is empty. "Minus LightGBM" is a paired difference on the same contents: below zero is better for losses,
-above zero for AUC and Gini.
+"Untuned" marks rivals with their default settings, where no search of settings was made.
 
 This page is written by `python -m benchmarks.page` from the stored results.
 """
+PARTS = {
+    "all": "All impressions of the test part",
+    "cold": "Contents that training did not show",
+    "gaps": "40 % of the modalities gone at prediction",
+}
+TITLES = {
+    "ctr_log_loss": "clicks: log-loss", "ctr_auc": "clicks: AUC", "ctr_ece": "clicks: calibration error",
+    "ctcvr_log_loss": "conversions: log-loss", "sales_gini": "sales: Gini", "coverage": "intervals that hold the truth",
+    "fit_seconds": "fit, s", "predict_seconds": "predict, s", "peak_gib": "peak GiB",
+    "ctr_log_loss_share": "clicks", "ctcvr_log_loss_share": "conversions", "sales_gini_share": "sales",
+}  # fmt: skip
+
+
+OTHERS = r"^without |, |^whole$|^trees alone$"  # rows that have a table of their own
+COST = (
+    "Seconds to fit, and to predict the test part, the making of tables included; peak memory of the process, with what "
+    "all rows share. Means, with the least and the most of the markets."
+)
 
 
 def seeds_table(result, part, metrics):
@@ -38,33 +55,62 @@ def seeds_table(result, part, metrics):
     return table.reindex(index=models, columns=[m for m in metrics if m in table]).fillna("")
 
 
-def quality(result):
-    metrics = [
-        "ctr_log_loss",
-        "ctr_auc",
-        "ctr_ece",
-        "ctr_share_to_oracle",
-        "ctcvr_auc",
-        "ctcvr_share_to_oracle",
-    ]
-    yield "Contents unseen in training.", seeds_table(result, "new contents", [*metrics, "sales_gini"])
-    paired = [
-        f"{m}_minus_lightgbm"
-        for m in ("ctr_log_loss", "ctr_auc", "ctcvr_log_loss", "ctcvr_auc", "sales_gini")
-    ]
-    yield (
-        "Paired differences from LightGBM, on the same contents.",
-        seeds_table(result, "new contents", paired),
-    )
-    yield (
-        "Share of impressions whose true click rate lies in its 95 % interval.",
-        seeds_table(result, "test", ["coverage", "coverage_new"]),
-    )
+def protocol(result):
+    rows = result["rows"]
+    markets = len({row["seed"] for row in rows if row["stage"] == "rivals"})
+    worlds = {
+        "rivals": f"{markets} markets",
+        "few": "5 % of the labels",
+        "kuairand": "KuaiRand-Pure, a real feed",
+    }
+    for stage, world in worlds.items():
+        for part, words in PARTS.items():
+            table = tables.table_of(rows, stage, part, metrics=(*tables.SHOWN, "coverage"))
+            table = table[~table.index.str.contains(OTHERS)]
+            if len(table):
+                yield f"{world}. {words}.", table.rename(columns=TITLES)
+            table = tables.table_of(rows, stage, part, reference="LightGBM")
+            table = table[~table.index.str.contains(OTHERS)].rename(columns=TITLES)
+            if len(table):
+                yield f"The same minus LightGBM's, paired by market. {words}.", table
+            share = tables.share_table(rows, part, stage)
+            if len(share) and stage != "kuairand":
+                share = share[~share.index.str.contains(OTHERS)].rename(columns=TITLES)
+                yield f"Share of the way from the best rival of each market to the truth. {words}.", share
+        cost = tables.costs_table(rows, stage)
+        if len(cost):
+            yield f"{world}. {COST}", cost[~cost.index.str.contains(OTHERS)].rename(columns=TITLES)
+    each = tables.seeds_table(rows)
+    if len(each):
+        yield "The whole model on each market alone, all impressions and new contents (cold).", each
+    for part, words in PARTS.items():
+        grid = tables.grid(rows, part)
+        if len(grid):
+            yield f"Representations (rows) by heads (columns), log-loss of clicks. {words}.", grid
+    grid = tables.grid(rows, stage="kuairand")
+    if len(grid):
+        yield "The same on KuaiRand-Pure.", grid
+    lost = tables.parts_table(rows)
+    if len(lost):
+        words = "What each part is worth: log-loss of clicks without it minus the whole model's, paired by market. Above "
+        yield words + "zero the part pays.", lost
+    if result["tuned"]:
+        found = {
+            k: {
+                "log-loss on validation": v["loss"],
+                "trials": v["trials"],
+                "settings": _settings(v["settings"]),
+            }
+            for k, v in result["tuned"].items()
+        }
+        yield "Settings that were found on another market (seed 11).", pd.DataFrame(found).T
 
 
-def ablation(result):
-    metrics = ["ctr_share_to_oracle", "ctr_log_loss_minus_model", "ctcvr_log_loss_minus_model"]
-    yield "Whole test parts.", seeds_table(result, "all", [*metrics, "processor_seconds"])
+def _settings(settings):
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in settings.items()
+    )
 
 
 def speed(result):
@@ -82,28 +128,6 @@ def growth(result):
     yield "Processor seconds of each step, and peak memory.", pd.DataFrame(rows).set_index("impressions")
     powers = pd.DataFrame({"power": result["exponents"]})
     yield "Power of the number of impressions with which processor time grows: 1 is in proportion.", powers
-
-
-def robustness(result):
-    table = pd.DataFrame(result["loss_ratio_at_40_percent"])
-    by = table.groupby("over", sort=False)[["model", "baseline", "ratio", "low", "high"]].mean().round(4)
-    words = (
-        "Loss of AUC with 40 % of the modalities missing: of the model, of the other, and their ratio. Each column is "
-        "the mean over the draws of what goes, ends of intervals too."
-    )
-    yield words, by
-
-
-def explain(result):
-    methods = ["SHAP, trees", "SHAP, permutation", "LIME", "linear surrogate"]
-    table = pd.DataFrame(result["over_seeds"])
-    found = [
-        f"{m}: {what}" for m in methods for what in ("correlation, mean of groups", "error, mean of groups")
-    ]
-    table = table[table["metric"].isin(found)].dropna(subset=["low"])
-    text = [f"{r['mean']:.3f} [{r['low']:.3f}, {r['high']:.3f}]" for r in table.to_dict("records")]
-    wide = table.assign(text=text).pivot(index="metric", columns="model", values="text").fillna("")
-    yield "How near explanations come to the true terms of the log-odds.", wide
 
 
 def conv_vae(result):
@@ -155,12 +179,9 @@ def _labels(part):
 
 
 SECTIONS = {
-    "quality": ("How good the predictions are", quality),
-    "ablation": ("What each part is worth", ablation),
+    "protocol": ("Rivals, representations and parts", protocol),
     "speed": ("Time and memory", speed),
     "growth": ("Growth", growth),
-    "robustness": ("Gaps and noise", robustness),
-    "explain": ("Explanations against the truth", explain),
     "conv_vae": ("The convolutional VAE against the Keras example", conv_vae),
     "latent": ("Latent dimensions", latent),
     "backends": ("Backends", backends),
@@ -189,7 +210,7 @@ def _text(value):
 def page(results=RESULTS):
     """The text of the page, from the results that are there."""
     parts = [HEAD]
-    for name, (title, tables) in SECTIONS.items():
+    for name, (title, section) in SECTIONS.items():
         path = results / f"{name}.json"
         if not path.exists():
             continue
@@ -204,7 +225,7 @@ def page(results=RESULTS):
             f"{machine['cores']} cores, {machine['memory_gib']} GiB, Python {machine['python']}, {versions}. "
             f"Settings: {settings}.\n"
         )
-        parts += [f"{words}\n\n{markdown(table)}\n" for words, table in tables(result)]
+        parts += [f"{words}\n\n{markdown(table)}\n" for words, table in section(result)]
     return "\n".join(parts)
 
 

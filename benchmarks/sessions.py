@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from benchmarks import write
-from benchmarks.quality import over_seeds, records
+from benchmarks.store import over_seeds, records
 
 BASELINE = "LightGBM"
 FOLDS = 5
@@ -108,8 +108,8 @@ def scores(y, p):
 def run_case(case):
     """Scores of one fold, with or without the leaking column: part, model, metric, seed (the fold), value."""
     leaking, fold, fractions, trials, options = case
+    from vaecm.book.sessions import SessionConfig, SessionModel, ridge
     from vaecm.datasets import load_online_shoppers
-    from vaecm.sessions import SessionConfig, SessionModel, ridge
 
     sessions = load_online_shoppers()
     y = sessions["Revenue"].to_numpy(int)
@@ -158,7 +158,7 @@ def run_case(case):
 
 def _tables(sessions, preparation, train, leaking):
     """What each baseline reads, as a function of its parameters; learned from the training rows alone."""
-    from vaecm.sessions import CLASSES, LEAKING, NUMBERS
+    from vaecm.book.sessions import CLASSES, LEAKING, NUMBERS
 
     plain = preparation.plain(sessions)
     pca = PCA(min(32, plain.shape[1]), random_state=0).fit(plain[train])
@@ -183,7 +183,7 @@ def _latents_only(model, sessions, some, y, test, ridge):
 
 def _with_labels(leaking, options, fold, sessions, train, test, label, seconds):
     """The VAE that learns with the labels: its own head, and a ridge on its latents and the columns."""
-    from vaecm.sessions import SessionConfig, SessionModel
+    from vaecm.book.sessions import SessionConfig, SessionModel
 
     clock = time.process_time()
     config = SessionConfig(leaking=leaking, **(options | {"alpha": ALPHA, "hide": HIDE}))

@@ -1,21 +1,25 @@
-"""How long it takes and how much memory: simulate, fit, predict, each in a process of its own.
+"""How long it takes and how much memory: simulate, fit, predict, each in a process of its own; and one row after load.
 
 ``python -m benchmarks.speed --impressions 200000``
 """
 
 import argparse
 import json
+import os
 import resource
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 from benchmarks import write
 
-STAGES = ("simulate", "lightgbm", "end_to_end", "vaecm")
+STAGES = ("simulate", "lightgbm", "dcn", "din", "vaecm", "latency")
+ROWS, REPEATS = (1, 100, 10_000), 15
 
 
-def measure(stage, impressions, seed):
+def measure(stage, impressions, seed, folder):
     """Seconds of each step of one stage, and the peak memory of this process in GiB."""
     seconds, clock = {}, time.perf_counter()
 
@@ -30,19 +34,46 @@ def measure(stage, impressions, seed):
     lap("import")
     market = vaecm.simulate_market(vaecm.MarketConfig(n_impressions=impressions, seed=seed))
     lap("simulate")
-    if model is not None:
+    if stage == "latency":
+        model = vaecm.EffectPredictor.load(folder)
+        lap("load")
+        seconds |= latency(model, market)
+    elif model is not None:
         train, valid, _ = vaecm.split_by_time(market, (0.7, 0.1, 0.2))
         lap("split")
         model.fit(train, validation=valid, **({"verbose": False} if stage == "vaecm" else {}))
         lap("fit")
-        effects = model.predict(market)
+        if len(model.predict(market)) != impressions:
+            raise RuntimeError("not every impression was predicted")
         lap("predict")
-        assert len(effects) == impressions
+        if stage == "vaecm":
+            model.save(folder)
+            lap("save")
     unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss counts bytes there, KiB elsewhere
-    return {
-        "seconds": seconds,
-        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2),
-    }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return {"seconds": seconds, "peak_gib": round(peak, 2)}
+
+
+def latency(model, market):
+    """Seconds of the first prediction after load, and the median of later ones, by number of rows."""
+    import numpy as np
+
+    found, n = {}, len(market.impressions)
+    last = np.arange(n) >= n - min(20_000, n // 5)
+    late = np.flatnonzero(last)
+    for rows in ROWS:
+        times = []
+        for k in range(REPEATS + 1):
+            some = np.zeros(n, bool)
+            some[np.roll(late, -k * rows)[:rows]] = True
+            part = market.select(some)
+            start = time.perf_counter()
+            model.predict(part)
+            times.append(time.perf_counter() - start)
+        if rows == ROWS[0]:
+            found["first prediction"] = round(times[0], 4)
+        found[f"{rows} rows" if rows > 1 else "1 row"] = round(statistics.median(times[1:]), 4)
+    return found
 
 
 def _model(stage, seed):
@@ -52,18 +83,19 @@ def _model(stage, seed):
         from vaecm.baselines import LightGBMBaseline
 
         return LightGBMBaseline(seed=seed)
-    if stage == "end_to_end":
-        from vaecm.ablation import EndToEnd
+    if stage in ("dcn", "din"):
+        from benchmarks.rivals import DCN, DIN
 
-        return EndToEnd(seed=seed)
+        return {"dcn": DCN, "din": DIN}[stage](seed=seed)
     return vaecm.EffectPredictor(vaecm.ModelConfig(), seed=seed) if stage == "vaecm" else None
 
 
-def in_fresh_process(stage, args):
+def in_fresh_process(stage, args, folder):
     """The result of `measure` from a new interpreter, so that no stage pays or profits from another."""
-    command = [sys.executable, "-m", "benchmarks.speed", "--stage", stage]
+    command = [sys.executable, "-m", "benchmarks.speed", "--stage", stage, "--folder", folder]
     command += ["--impressions", str(args.impressions), "--seed", str(args.seed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         sys.exit(f"stage {stage} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -74,29 +106,36 @@ def main():
     parser.add_argument("--impressions", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--stage", choices=STAGES, help="measure one stage in this process and print it")
+    parser.add_argument("--folder", help="where a stage finds or leaves the saved model")
     args = parser.parse_args()
     if args.stage:
-        print(json.dumps(measure(args.stage, args.impressions, args.seed)))
+        print(json.dumps(measure(args.stage, args.impressions, args.seed, args.folder)))
         return
     stages = {}
-    for stage in STAGES:
-        stages[stage] = in_fresh_process(stage, args)
-        print(stage, stages[stage], flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for stage in STAGES:
+            stages[stage] = in_fresh_process(stage, args, os.path.join(folder, "model"))
+            print(stage, stages[stage], flush=True)
+    write(
+        "speed", {"settings": {"impressions": args.impressions, "seed": args.seed}, **summary(stages, args)}
+    )
+
+
+def summary(stages, args):
+    """The stages, with ratios to the rivals and rows per second."""
     ours = stages["vaecm"]["seconds"]
     ratios = {
         f"{step}, vaecm over {other}": round(ours[step] / max(stages[other]["seconds"][step], 0.01), 2)
-        for other in ("lightgbm", "end_to_end")
+        for other in ("lightgbm", "dcn", "din")
         for step in ("fit", "predict")
     }
+    made = stages["simulate"]["seconds"]["simulate"]
     rates = {
-        "simulated per second": round(
-            args.impressions / max(stages["simulate"]["seconds"]["simulate"], 0.01)
-        ),
+        "simulated per second": round(args.impressions / max(made, 0.01)),
         "learned from per second": round(0.7 * args.impressions / max(ours["fit"], 0.01)),
         "predicted per second": round(args.impressions / max(ours["predict"], 0.01)),
     }
-    settings = {"impressions": args.impressions, "seed": args.seed}
-    write("speed", {"settings": settings, "stages": stages, "ratios": ratios, "rates": rates})
+    return {"stages": stages, "ratios": ratios, "rates": rates}
 
 
 if __name__ == "__main__":

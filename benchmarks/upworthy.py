@@ -12,9 +12,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pandas as pd
 
 from benchmarks import write
-from benchmarks.quality import records
-from vaecm.datasets import load_upworthy
-from vaecm.headlines import (
+from benchmarks.store import records
+from vaecm.book.headlines import (
     HeadlineConfig,
     HeadlineModel,
     PairTfidf,
@@ -28,6 +27,7 @@ from vaecm.headlines import (
     pairwise,
     rate_scores,
 )
+from vaecm.datasets import load_upworthy
 
 SPLITS = ("test", "story")
 BASELINE, MODEL, BARE = "TF-IDF, pairs", "title model", "title model without VAE"

@@ -1,4 +1,4 @@
-"""Chapters on real data run where the data are at hand; elsewhere pytest says which were left out and why."""
+"""Chapters that are parked, or whose data are not at hand, are left out; pytest says which, and why."""
 
 import json
 import sys
@@ -11,14 +11,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "tools"))
 
 
 @cache
-def absent_data(path):
-    from build import missing_data
+def reason_to_skip(path):
+    from build import missing_data, parked
 
-    return missing_data(json.loads(path.read_text(encoding="utf-8")))
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    if parked(notebook):
+        return f"{path.name} is parked: {parked(notebook)}"
+    if absent := missing_data(notebook):
+        return f"{path.name}: {', '.join(absent)} not at hand (set VAECM_DATA_DIR)"
+    return ""
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.suffix == ".ipynb" and absent_data(item.path):
-            reason = f"{item.path.name}: {', '.join(absent_data(item.path))} not at hand (set VAECM_DATA_DIR)"
+        if item.path.suffix == ".ipynb" and (reason := reason_to_skip(item.path)):
             item.add_marker(pytest.mark.skip(reason=reason))

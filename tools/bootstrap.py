@@ -1,7 +1,7 @@
-"""The bootstrap cell of every notebook, and the repository's address in every place that names it.
+"""The first cells of every notebook, and the repository's address and tag in every place that names them.
 
 `_config.yml` holds the address and the tag. Run without arguments, this writes the bootstrap cell into all
-notebooks; with `--url` it first changes the address everywhere.
+notebooks, and the note of those that are parked; with `--url` or `--version` it first changes these everywhere.
 """
 
 import argparse
@@ -19,6 +19,7 @@ PLACES = (
     "pyproject.toml",
     "book/how_to_use.md",
 )
+VERSIONED = ("_config.yml", "README.md", "CITATION.cff", "pyproject.toml", "vaecm/__init__.py")
 
 CELL = """\
 import importlib.util
@@ -27,6 +28,11 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if importlib.util.find_spec("vaecm") is None:
     %pip install -q "vaecm @ git+{url}@{tag}\""""
+
+PARKED = """\
+> **This chapter is parked.** It still shows the first edition's market and model, with its numbers as they were \
+measured then; it is rewritten for the second edition. The first edition's package is gone: the code below does \
+**not** run with the present one, neither here nor in Colab. The outputs are the stored ones."""
 
 
 def repository(root=ROOT):
@@ -50,10 +56,29 @@ def is_bootstrap(cell):
     return cell["cell_type"] == "code" and ("bootstrap" in tags or first == "# bootstrap")
 
 
+def is_parked_note(cell):
+    return cell["cell_type"] == "markdown" and "parked" in cell.get("metadata", {}).get("tags", [])
+
+
+def write_parked_note(notebook):
+    """Put the note behind the title where the notebook's metadata say that it is parked; else take it away."""
+    cells = [cell for cell in notebook["cells"] if not is_parked_note(cell)]
+    if notebook["metadata"].get("vaecm", {}).get("parked"):
+        title, *rest = "".join(cells[0]["source"]).split("\n", 1)
+        if rest and rest[0].strip():  # what stands under the title comes after the note
+            below = {"cell_type": "markdown", "id": "below-the-title", "metadata": {}}
+            cells.insert(1, below | {"source": rest[0].strip("\n").splitlines(keepends=True)})
+            cells[0]["source"] = [title]
+        note = {"cell_type": "markdown", "id": "parked", "metadata": {"tags": ["parked"]}}
+        cells.insert(1, note | {"source": [PARKED]})
+    notebook["cells"] = cells
+
+
 def write_bootstrap(path, text):
-    """Put the bootstrap cell into one notebook; True where the file changed."""
+    """Put the bootstrap cell, and the note of a parked chapter, into one notebook; True where the file changed."""
     before = path.read_text(encoding="utf-8")
     notebook = json.loads(before)
+    write_parked_note(notebook)
     found = [cell for cell in notebook["cells"] if is_bootstrap(cell)]
     if len(found) != 1:
         raise SystemExit(f"{path.name}: {len(found)} bootstrap cells, expected 1")
@@ -82,12 +107,29 @@ def set_repository(url, root=ROOT):
             path.write_text(name.sub(lambda m: m.group(1) + new, text), encoding="utf-8")
 
 
+def set_version(version, root=ROOT):
+    """Replace the version, and the tag that is named after it, in every place that names one."""
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        raise SystemExit(f"--version must look like 1.2.3, got {version!r}")
+    old = repository(root)[1].removeprefix("v")
+    name = re.compile(
+        rf"(@v|/v|branch: v|(?m:^version: )|(?m:^(?:__)?version(?:__)? = \")){re.escape(old)}(?![\w.])"
+    )
+    for place in VERSIONED:
+        path = root / place
+        text = path.read_text(encoding="utf-8")
+        path.write_text(name.sub(lambda m: m.group(1) + version, text), encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="the new address, https://github.com/owner/name")
-    url = parser.parse_args().url
-    if url:
-        set_repository(url)
+    parser.add_argument("--version", help="the new version, 1.2.3; the tag is v1.2.3")
+    given = parser.parse_args()
+    if given.url:
+        set_repository(given.url)
+    if given.version:
+        set_version(given.version)
     cell = bootstrap_cell()
     changed = [p.name for p in sorted((ROOT / "notebooks").glob("*.ipynb")) if write_bootstrap(p, cell)]
     print(

@@ -4,6 +4,8 @@
     python tools/build.py html        build from the stored outputs
     python tools/build.py notebooks   execute the chapters in place (all, or those named)
 
+A chapter that is parked (metadata {"vaecm": {"parked": "reason"}}) is never executed: it keeps its stored outputs.
+
 The book is built from a copy of its sources under `_build/source`, so that the working tree stays as it is.
 An executed chapter is kept under a name that is a hash of everything its outputs depend on: its cells, the
 package, the embedded data, the installed versions. A change of any of these gives another name, so an old
@@ -59,7 +61,7 @@ def pages(root=ROOT):
             for key in ("parts", "chapters", "sections"):
                 yield from walk(node.get(key, []))
 
-    return list(walk(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))))
+    return list(walk(yaml.safe_load(read_utf8(root / "_toc.yml"))))
 
 
 def chapters(root=ROOT):
@@ -74,6 +76,11 @@ def needs(notebook):
 
 def missing_data(notebook):
     return [name for name in needs(notebook) if not at_hand(name)]
+
+
+def parked(notebook):
+    """Why a notebook is shown with its stored outputs only, from its metadata; empty where it is not."""
+    return notebook["metadata"].get("vaecm", {}).get("parked", "")
 
 
 def environment_key():
@@ -110,7 +117,7 @@ def is_startup_log(output):
 def execute(path):
     """Execute a notebook in its own folder and return it; a failing cell raises."""
     notebook = nbformat.read(path, as_version=4)
-    kernel = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "default"}
+    kernel = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "default", "PYTHONUTF8": "1"}
     kernel.setdefault("TF_NUM_INTRAOP_THREADS", "2")
     # two chapters run at once: threads of LightGBM that wait burn time
     kernel.setdefault("OMP_NUM_THREADS", "1")
@@ -133,9 +140,13 @@ def execute(path):
     return notebook
 
 
+def read_utf8(path):
+    return path.read_text(encoding="utf-8")
+
+
 def write_whole(path, text):
     """Write a file in one step, and only where its content changes."""
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    if path.exists() and read_utf8(path) == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -150,6 +161,9 @@ def write_notebook(path, notebook):
 def executed(path, environment):
     """A chapter with fresh outputs, from the store where its key is known."""
     notebook = nbformat.read(path, as_version=4)
+    if reason := parked(notebook):
+        print(f"  {path.name}: stored outputs, parked: {reason}", flush=True)
+        return notebook  # its second cell says so
     if absent := missing_data(notebook):
         print(f"  {path.name}: stored outputs, {', '.join(absent)} not at hand", flush=True)
         note = nbformat.v4.new_markdown_cell(NOTE.format(needs=", ".join(absent)), id="stored-results")
@@ -200,8 +214,8 @@ def copy_sources(notebooks):
 
 def build_pages():
     """Build the HTML with warnings as errors, on every build."""
-    sphinx_key = hashlib.sha256((environment_key() + (ROOT / "_config.yml").read_text()).encode()).hexdigest()
-    if not TRUSTED.exists() or TRUSTED.read_text() != sphinx_key:
+    sphinx_key = hashlib.sha256((environment_key() + read_utf8(ROOT / "_config.yml")).encode()).hexdigest()
+    if not TRUSTED.exists() or read_utf8(TRUSTED) != sphinx_key:
         for folder in ("html", ".doctrees", ".jupyter_cache"):
             shutil.rmtree(BUILD / folder, ignore_errors=True)
     TRUSTED.unlink(missing_ok=True)
@@ -214,10 +228,12 @@ def build_pages():
     ]
     log = subprocess.run(
         [*command, "-W", "-n", "--keep-going"],
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TERM": "dumb"},
+        # what it prints is UTF-8 whatever the locale: many containers have none
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TERM": "dumb", "PYTHONUTF8": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         cwd=ROOT,
         check=False,
     )
@@ -231,7 +247,7 @@ def build_book(mode):
     start = time.perf_counter()
     paths = chapters()
     if mode == "book":
-        print(f"Executing {len(paths)} chapters", flush=True)
+        print(f"Executing the chapters, {len(paths)} in all", flush=True)
         environment = environment_key()
         notebooks = run_chapters(lambda path: executed(path, environment), paths)
     else:
@@ -243,12 +259,14 @@ def build_book(mode):
 
 
 def execute_in_place(names):
-    """Give the notebooks new stored outputs; those without their data keep the old ones."""
+    """Give the notebooks new stored outputs; those that are parked or lack their data keep the old ones."""
     paths = [Path(name).resolve() for name in names] or chapters()
     ready = []
     for path in paths:
-        absent = missing_data(nbformat.read(path, as_version=4))
-        if absent:
+        notebook = nbformat.read(path, as_version=4)
+        if parked(notebook):
+            print(f"  {path.name}: left as it is, parked: {parked(notebook)}")
+        elif absent := missing_data(notebook):
             print(f"  {path.name}: left as it is, {', '.join(absent)} not at hand")
         else:
             ready.append(path)

@@ -21,7 +21,7 @@ PLACE = ROOT / "_build" / "colab"
 FREEZE = ROOT.parent / "shared" / "colab" / "pip-freeze-2026-08.txt"
 WANTED = """numpy pandas scipy scikit-learn keras tensorflow matplotlib seaborn lightgbm pooch tqdm pyarrow
 shap platformdirs ipykernel nbclient nbformat""".split()
-PREFERRED = ("02_pipeline", "05_rnn_math")  # the whole model in miniature, and Keras layer by layer
+PREFERRED = ("02_pipeline", "03_vae_math")  # the whole model in miniature, and the formulas of the VAE
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "vaecm", "data")
 
 
@@ -130,12 +130,12 @@ def execute_chapter(python, path):
 
 
 def choose_chapters():
-    """Two chapters that need no real data, the preferred ones first."""
-    stored = {
-        path.stem: path
-        for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
-        if not json.loads(path.read_text(encoding="utf-8"))["metadata"].get("vaecm", {}).get("needs")
-    }
+    """Two chapters that need no real data and are not parked, the preferred ones first."""
+    stored = {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        about = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("vaecm", {})
+        if not (about.get("needs") or about.get("parked")):
+            stored[path.stem] = path
     first = [stored[name] for name in PREFERRED if name in stored]
     return (first + [path for path in stored.values() if path not in first])[:2]
 

@@ -95,7 +95,7 @@ class Representation:
 
     def contents(self, market: Market, rows: np.ndarray) -> Latent:
         """Posterior of z of some contents: (n, L) each."""
-        return self.content_vae.latents(self.content_inputs(market, rows))
+        return self.content_vae.latents(self.features.content_inputs(market, rows))
 
     def events_of(self, market: Market, asked: np.ndarray) -> pd.DataFrame:
         """Coded events of some users (rows of `market.users`): those that training knew, then those that came later."""

@@ -21,6 +21,7 @@ from vaecm.history import seconds
 from vaecm.io import checked_folder, new_folder
 from vaecm.latents import Representation
 from vaecm.market import Market, MarketError, Problem
+from vaecm.options import is_whole
 from vaecm.schema import canonical
 from vaecm.splits import split_by_time
 
@@ -123,7 +124,7 @@ class ModelConfig:
             else:
                 object.__setattr__(self, name, kind(value))  # NumPy's numbers cannot be written as JSON
         hidden = self.hidden if isinstance(self.hidden, (tuple, list)) else (0,)
-        if all(whole(n, 1) for n in hidden):
+        if all(is_whole(n) for n in hidden):
             object.__setattr__(self, "hidden", tuple(int(n) for n in hidden))
         else:
             problems.append(f"hidden must be a tuple of positive whole numbers, got {self.hidden!r}")
@@ -386,15 +387,10 @@ class EffectPredictor:
             )
 
 
-def whole(value: object, least: int) -> bool:
-    """Whether a value is a whole number, and large enough."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
-
-
 def refuse(function: str, market: object, options: dict, wrong: Sequence[str] = ()) -> None:
     """One error for all that is wrong: `options` maps names of whole numbers to value and least value."""
     wrong = [f"{name} must be a whole number from {low} on, got {value!r}"
-             for name, (value, low) in options.items() if not whole(value, low)] + list(wrong)  # fmt: skip
+             for name, (value, low) in options.items() if not is_whole(value, low)] + list(wrong)  # fmt: skip
     if not isinstance(market, Market):
         wrong.append(f"market must be a Market, got {type(market).__name__}")
     if wrong:

@@ -769,11 +769,10 @@ def _slates(rng, world, config, platform, seen, day, interest=0.4):
     R, S = len(seen), config.slate
     chosen, propensity = np.zeros((R, S), dtype=np.int64), np.zeros((R, S))
     random = rng.random((R, S)) < config.explore
-    total = np.zeros(R)  # ranked probability of what already stands in the slate
     for k in range(S):
         alive, weight = platform.policy(world, day, k)
         chance = _Chance(world, alive, weight, seen, interest)
-        total = sum((chance.of(chosen[:, j]) for j in range(k)), np.zeros(R))
+        total = sum((chance.of(chosen[:, j]) for j in range(k)), np.zeros(R))  # of what stands above
         todo = np.arange(R)
         while len(todo):
             chosen[todo, k] = chance.draw(rng, todo, random[todo, k])

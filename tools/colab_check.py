@@ -21,7 +21,7 @@ PLACE = ROOT / "_build" / "colab"
 FREEZE = ROOT.parent / "shared" / "colab" / "pip-freeze-2026-08.txt"
 WANTED = """numpy pandas scipy scikit-learn keras tensorflow matplotlib seaborn lightgbm pooch tqdm pyarrow
 shap platformdirs ipykernel nbclient nbformat""".split()
-PREFERRED = ("02_pipeline", "03_vae_math")  # the whole model in miniature, and the formulas of the VAE
+PREFERRED = ("02_pipeline", "05_vae")  # the whole model in miniature, and the formulas of the VAE
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "vaecm", "data")
 
 

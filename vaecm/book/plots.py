@@ -3,13 +3,31 @@
 Shapes: ``C`` pictures, ``H, W`` pixels, ``K`` models or metrics.
 """
 
+import matplotlib as mpl
 import numpy as np
+import seaborn as sns
 from matplotlib.patches import Ellipse
 
 # Okabe and Ito (2008), Color Universal Design: told apart with every common kind of colour vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#767676"
 MARKERS = "osD^vPX"
+# A model has the same colour in every chapter.
+MODELS = {
+    "mean rate": GREY, "logistic regression": COLORS[4], "LightGBM": COLORS[2], "DCN-v2": COLORS[3], "DIN": COLORS[5],
+    "vaecm": COLORS[0], "PCA": COLORS[1], "oracle": COLORS[6],
+}  # fmt: skip
+WIDE, NARROW = 7.2, 4.8  # inches: the two widths of the book's figures
+
+
+def use_style() -> None:
+    """Give all figures of a chapter the book's look: one call at its top."""
+    sns.set_theme(style="whitegrid", palette=list(COLORS))
+    mpl.rcParams.update({
+        "figure.figsize": (WIDE, 3.4), "figure.dpi": 100, "savefig.dpi": 200, "axes.titlelocation": "left",
+        "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True,
+        "image.cmap": "gray", "font.size": 10,
+    })  # fmt: skip
 
 
 def calibration_curve(

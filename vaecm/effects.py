@@ -298,7 +298,7 @@ class Calibration:
 
         .. math:: \mathbb E[(y_i-p_i)(y_j-p_j)]\approx v\,p_i(1-p_i)\,p_j(1-p_j)
 
-        The estimate is the ratio of the sums over all such meetings, plus two standard errors, since few pairs meet again
+        The estimate is the ratio of the sums over all such meetings, plus three standard errors: few pairs meet again,
         and too much certainty costs more than too little; 1 where hardly any do. `logits`, `outcome` and `pairs` (a
         number for each pair) are (B,), of impressions that were not learned from.
         """
@@ -313,7 +313,7 @@ class Calibration:
             return
         found = both.sum() / scale.sum()
         error = np.sqrt(np.sum((both - scale * found) ** 2)) / scale.sum()
-        self.spread = float(np.clip(found + 2 * error, 0.0, 2.0))
+        self.spread = float(np.clip(found + 3 * error, 0.0, 2.0))
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
         """Corrected log-odds, of the shape of `logits`."""

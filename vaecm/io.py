@@ -22,6 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -553,6 +554,7 @@ def _listing(value):
 
 def _read_csv(file, name, known, reading):
     """A text table as texts; whole numbers, plain numbers and ISO times are made compact on the way."""
+    header = None
     try:
         encoding, packed = _encoding(file)
         with _opened(file, packed, encoding) as stream:
@@ -567,7 +569,7 @@ def _read_csv(file, name, known, reading):
         word = "is cut short" if isinstance(error, EOFError) else "is not readable"
         reading.wrong(file.name, f"{word}: {str(error)[:120]}")
     except (UnicodeError, ValueError, csv.Error) as error:
-        reading.wrong(file.name, str(error).replace("Error tokenizing data. C error: ", "").strip()[:200])
+        reading.wrong(file.name, _why_no_table(str(error), header and len(header[0])))
     else:
         if encoding not in ("utf-8", "utf-8-sig"):
             reading.note(f"{file.name} was read as {encoding.upper()}")
@@ -575,6 +577,14 @@ def _read_csv(file, name, known, reading):
             {k: _joined([chunk[k] for chunk in chunks]) for k in range(len(columns))}
         ).set_axis(columns, axis=1)
     return None
+
+
+def _why_no_table(error, columns):
+    """pandas' word on a broken row, with the line of the file and the columns of its header."""
+    error = error.replace("Error tokenizing data. C error: ", "").strip()
+    if found := re.match(r"Expected \d+ fields in line (\d+), saw (\d+)", error):
+        return f"line {int(found[1]) + 1} has {found[2]} fields, the header {columns}"
+    return error[:200]
 
 
 def _encoding(file):
@@ -1024,6 +1034,8 @@ def _picture_files(folder, ids, size, reading):
     )
     names = [f.relative_to(folder).with_suffix("").as_posix() for f in files]
     rows = rows_of(names, ids) if files else np.zeros(0, np.int64)
+    if (rows < 0).any():  # no file name holds every sign that an id may hold
+        rows = np.where(rows < 0, rows_of([unquote(name) for name in names], ids), rows)
     if not (rows >= 0).any():
         first = listed([f.name for f in files]) or "no PNG, JPEG or WebP"
         reading.wrong(

@@ -247,10 +247,10 @@ def load_market(
     """Read a market that `Market.save` wrote, or a folder of one's own tables.
 
     Own tables are `users`, `contents`, `impressions` and optionally `products` and `events`, as CSV, TSV (also packed
-    with gzip) or Parquet; a folder `covers` of pictures named by content_id, or `covers.npz`; `audio.npz`;
-    `vectors_NAME.npz`. Encoding, delimiter and forms of numbers and times are found out; ids stay as they are; only
-    an empty field is missing. `Market.describe` lists what was found. A file `roles.json` or `roles` sets kinds and
-    names of columns: {"users": {"uid": "user_id", "level": "class"}}.
+    with gzip) or Parquet; a folder `covers` of pictures named by content_id (a / in it as %2F or as a folder), or
+    `covers.npz`; `audio.npz`; `vectors_NAME.npz`. Encoding, delimiter and forms of numbers and times are found out;
+    ids stay as they are; only an empty field is missing. `Market.describe` lists what was found. A file `roles.json`
+    or `roles` sets kinds and names of columns: {"users": {"uid": "user_id", "level": "class"}}.
 
     `targets` is False where clicks are still to come; `cover_size` is the side, in pixels, to which picture files are
     resized. One `MarketError` names every file that is missing, broken or altered, and every column that is not what
@@ -272,8 +272,10 @@ def load_market(
         parts["roles"] = io.merged_roles(parts["roles"], named)
         return Market(**parts).check(strict=False, targets=targets)
     parts, problems = io.read_own(path, named or {}, cover_size)
-    if all(name in parts for name in MINIMUM):
-        problems += schema.structure_problems(Market(**parts), targets)
-    if problems:
+    market = Market(**parts) if all(name in parts for name in MINIMUM) else None
+    if market is not None:
+        problems += schema.structure_problems(market, targets)
+    if problems:  # then say all at once, what `clean` could repair as well
+        problems += schema.value_problems(market, targets, broken=problems) if market is not None else []
         raise MarketError(problems)
-    return Market(**parts)
+    return market

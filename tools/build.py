@@ -29,6 +29,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from nbclient import NotebookClient
+from polish import polish
 
 from vaecm.datasets import at_hand, data_folders
 
@@ -191,6 +192,17 @@ def run_chapters(task, paths):
     return {path: future.result() for path, future in futures.items()}
 
 
+def sized(notebook):
+    """The notebook, its figures as wide as they were drawn: they are stored with two pixels for each of the page's."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            size = output.get("metadata", {}).get("image/png", {})
+            if "width" in size:
+                image = cell.metadata.setdefault("mystnb", {}).setdefault("image", {})
+                image.setdefault("width", f"{size['width']}px")
+    return notebook
+
+
 def copy_sources(notebooks):
     """Make `_build/source` hold exactly the book's sources, touching only what changed."""
     wanted = {}
@@ -209,7 +221,7 @@ def copy_sources(notebooks):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
     for target, notebook in written.items():
-        write_notebook(target, notebook)
+        write_notebook(target, sized(notebook))
 
 
 def build_pages():
@@ -240,6 +252,7 @@ def build_pages():
     if log.returncode:
         print(log.stdout, file=sys.stderr)
         raise SystemExit("The book was not built: see the warnings above (they count as errors).")
+    polish(BUILD / "html")
     write_whole(TRUSTED, sphinx_key)
 
 

@@ -21,10 +21,13 @@ WIDE, NARROW = 7.2, 4.8  # inches: the two widths of the book's figures
 
 
 def use_style() -> None:
-    """Give all figures of a chapter the book's look: one call at its top."""
+    """Give all figures of a chapter the book's look, two pixels for each of the page's: one call at its top."""
+    from matplotlib_inline.backend_inline import set_matplotlib_formats  # a notebook has it
+
+    set_matplotlib_formats("retina")
     sns.set_theme(style="whitegrid", palette=list(COLORS))
     mpl.rcParams.update({
-        "figure.figsize": (WIDE, 3.4), "figure.dpi": 100, "savefig.dpi": 200, "axes.titlelocation": "left",
+        "figure.figsize": (WIDE, 3.4), "figure.dpi": 100, "axes.titlelocation": "left",
         "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True,
         "image.cmap": "gray", "font.size": 10,
     })  # fmt: skip

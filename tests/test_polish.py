@@ -14,7 +14,7 @@ PAGE = """<html><head><title>Convolution &#8212; The book</title>
 <script defer src="_static/scripts/bootstrap.js"></script>
 </head><body><article><p>Short.</p>
 <p>You slide a <em>kernel</em> over a picture, multiply &amp; add; what comes out says where the pattern stands, \
-and how strongly, at each of its places in the picture.</p></article>
+and how strongly, at each of its places in the picture, near its edges too.</p></article>
 <script type="text/x-thebe-config">
 { "kernel": 1 }</script></body></html>"""
 

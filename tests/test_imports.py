@@ -22,7 +22,7 @@ CORE = (
 )  # fmt: skip
 LEAVES = {
     "schema", "options", "timeline", "losses", "creatives",
-    "book.covers", "book.extra_losses", "book.plots", "book.registration", "book.words",
+    "book.covers", "book.diagrams", "book.extra_losses", "book.plots", "book.registration", "book.words",
 }  # fmt: skip
 BOOK_OF_THE_CORE = {"simulate": {"book.dirty"}}  # a market that is broken on purpose
 STUDENT_PATH = (

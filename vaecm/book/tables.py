@@ -4,6 +4,7 @@ Shapes: ``K`` models, ``M`` metrics.
 """
 
 from collections.abc import Mapping, Sequence
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -109,6 +110,7 @@ def _cell(row: pd.Series, digits: int, sign: str = "") -> str:
     if not np.isfinite(row["value"]):
         return ""
     form = f"{{:{sign}.{digits}f}}"
+    row = row.round(digits) + 0.0  # no minus before a zero
     text = form.format(row["value"])
     if np.isfinite(row["low"]) and np.isfinite(row["high"]):
         text += f"{SPACE}[{form.format(row['low'])},{SPACE}{form.format(row['high'])}]"
@@ -117,5 +119,9 @@ def _cell(row: pd.Series, digits: int, sign: str = "") -> str:
 
 def _styled(text: pd.DataFrame, style: pd.DataFrame, caption: str) -> Styler:
     text, style = (table.rename(columns=WORDS) for table in (text, style))
-    made = text.style.apply(lambda _: style, axis=None).set_uuid("t").set_table_attributes('class="results"')
+    made = (
+        text.style.apply(lambda _: style, axis=None)
+        .set_uuid(crc32(text.to_csv().encode()))
+        .set_table_attributes('class="results"')
+    )
     return made.set_caption(caption) if caption else made

@@ -15,7 +15,7 @@ from scipy.special import expit, logit, xlogy
 import vaecm
 from benchmarks.rivals import DCN, DIN
 from vaecm.baselines import LightGBMBaseline, LogisticBaseline, mature, outcome
-from vaecm.effects import train_network, train_trees
+from vaecm.effects import Voters, train_linear, train_network, train_trees
 from vaecm.predictor import (
     calibrate,
     effects,
@@ -65,20 +65,20 @@ class Calibrated:
 class NetworkHead:
     """The model's effect networks on a table: as-of features, and latents and match where the table has them.
 
-    Loss, early stopping, ensemble, calibration, and trees if the settings ask for them, are those of `EffectPredictor`.
+    Loss, early stopping, ensemble, calibration, and other voters where the settings ask for them, are the model's own.
 
     Parameters
     ----------
     features : Features
         Whose columns and scales the network reads.
     settings : dict, optional
-        learning_rate, dropout, penalty, hidden (as text, "64 32"), ensemble, trees (by default none).
+        learning_rate, dropout, penalty, hidden (as text, "64 32"), ensemble, trees, linear (by default none).
     seed : int
     """
 
     def __init__(self, features, settings=None, seed=0):
         self.features, self.seed = features, seed
-        self.config = vaecm.ModelConfig(**{"trees": False} | _options(settings or {}))
+        self.config = vaecm.ModelConfig(**{"trees": False, "linear": False} | _options(settings or {}))
 
     def fit(self, train, validation, tables):
         """Train the ensemble on `train`; `validation` ends the training and calibrates."""
@@ -93,15 +93,18 @@ class NetworkHead:
             network = make_network(self.reader, config, state, parts[0][0], self.seed + 100 * k)
             options = config.epochs, config.batch_size, config.learning_rate, config.penalty
             self.networks.append(train_network(network, *parts, *options))
-        self.trees = train_trees(*parts, self.seed) if config.trees else None
-        calibrate(state, self.networks, self.trees, parts[1], met(validation))
+        self.voters = Voters(
+            train_trees(*parts, self.seed) if config.trees else None,
+            train_linear(parts[0]) if config.linear else None,
+        )
+        calibrate(state, self.networks, self.voters, parts[1], met(validation))
         self.state = state
         return self
 
     def predict(self, market, table):
         """Effects of every impression."""
         inputs = network_inputs(self.reader.of(table), market, self.state)
-        columns = effects(outputs(self.networks, self.trees, inputs), self.state)
+        columns = effects(outputs(self.networks, self.voters, inputs), self.state)
         return pd.DataFrame(
             columns, index=pd.Index(market.impressions["impression_id"], name="impression_id")
         )

@@ -38,7 +38,7 @@ TITLES = {
 }  # fmt: skip
 
 
-OTHERS = r"^without |, |^whole$|^trees alone$"  # rows that have a table of their own
+OTHERS = r"^without |, |^whole$|^networks alone$"  # rows that have a table of their own
 COST = (
     "Seconds to fit, and to predict the test part, the making of tables included; peak memory of the process, with what "
     "all rows share. Means, with the least and the most of the markets."

@@ -19,7 +19,6 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import numpy as np
 import pandas as pd
 
 import vaecm
@@ -29,17 +28,17 @@ from benchmarks.representations import PARTS, Representations
 from benchmarks.store import Store
 from benchmarks.tables import HEADS, KINDS, RIVALS, show
 from vaecm.baselines import GlobalRate, TableInputs, outcome
-from vaecm.effects import tree_columns
+from vaecm.effects import Voters
 from vaecm.metrics import score
 from vaecm.predictor import calibrate, met, network_inputs, targets
 from vaecm.splits import few_labels, split_by_time
 
-VOTERS = ("without ensemble", "without trees", "trees alone")
+VOTERS = ("without ensemble", "without trees", "without regression", "networks alone")
 STAGES = ("rivals", "heads", "parts", "few", "kuairand")
 ALIASES = {"cold": ("rivals", "parts"), "gaps": ("rivals", "parts"), "all": STAGES}
 NETWORK = "effect network"
 SHARE_OF_LABELS, SHARE_GONE, DRAWS = 0.05, 0.4, 3
-BOOSTED = {"trees": True}  # as in the whole model
+BOOSTED = {"trees": True, "linear": True}  # as in the whole model
 METRICS = (
     "ctr_log_loss", "ctr_auc", "ctr_ece", "ctr_truth_mae", "ctcvr_log_loss", "ctcvr_auc", "ctcvr_ece", "sales_gini",
     "sales_decile_error", "oracle_ctr_log_loss", "oracle_ctr_auc", "oracle_ctcvr_log_loss", "oracle_ctcvr_auc",
@@ -195,33 +194,19 @@ def model_row(bench, model=None):
     return parts
 
 
-class TreesSay:
-    """A network whose say on clicks is that of boosted trees."""
-
-    def __init__(self, network, trees):
-        self.network, self.trees = network, trees
-
-    def predict_on_batch(self, inputs):
-        """Heads (B, 4) of the network, with the trees' log-odds of a click."""
-        heads = np.array(self.network.predict_on_batch(inputs))
-        heads[:, 0] = self.trees.predict(tree_columns(inputs), raw_score=True)
-        return heads
-
-
 def alone(bench, name):
     """The fitted whole model with some of its voters taken away, calibrated anew."""
     whole = bench.predictor
-    model, networks, trees = copy(whole), whole.networks, whole.trees
-    if name == "without trees":
-        trees = None
-    elif name == "without ensemble":
+    model, networks = copy(whole), whole.networks
+    trees, linear = whole.voters.trees, whole.voters.linear
+    if name == "without ensemble":
         networks = networks[:1]
-    elif name == "trees alone":
-        networks, trees = [TreesSay(networks[0], trees)], None
-    model.networks, model.trees, model.state = networks, trees, dict(whole.state)
+    trees = None if name in ("without trees", "networks alone") else trees
+    linear = None if name in ("without regression", "networks alone") else linear
+    model.networks, model.voters, model.state = networks, Voters(trees, linear), dict(whole.state)
     valid = bench.validation
     inputs = network_inputs(model.representation, valid, model.state)
-    calibrate(model.state, networks, trees, (inputs, targets(valid, model.state)), met(valid))
+    calibrate(model.state, networks, model.voters, (inputs, targets(valid, model.state)), met(valid))
     return model
 
 

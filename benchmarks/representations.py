@@ -12,13 +12,13 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import ops
-from sklearn.decomposition import PCA, TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.decomposition import PCA
 
 import vaecm
 from benchmarks import finetune
 from benchmarks.principal import FADE, PrincipalComponents
-from vaecm.baselines import cover_statistics, title_terms
+from vaecm.baselines import cover_statistics
+from vaecm.features import Topics
 from vaecm.latents import Representation
 
 PARTS = ("picture CNN", "text CNN", "GRU", "content VAE", "user VAE", "item embeddings")
@@ -175,13 +175,11 @@ class FlatTitles:
 
     def __init__(self, train, seed):
         titles = self._titles(train)[np.unique(train.content_rows)]
-        self.tfidf = TfidfVectorizer(analyzer=title_terms, min_df=3, sublinear_tf=True)
-        weights = self.tfidf.fit_transform(titles)
-        self.svd = TruncatedSVD(min(48, weights.shape[1] - 1), random_state=seed).fit(weights)
+        self.topics = Topics.learn(titles, 48, seed)
 
     def __call__(self, market):
         titles = self._titles(market)
-        topics = self.svd.transform(self.tfidf.transform(titles)).astype(np.float32)
+        topics = self.topics.encode(titles)
         topics[titles == ""] = np.nan
         contents = market.contents.drop(columns="title")
         return replace(market, contents=contents, vectors={**(market.vectors or {}), "title_topics": topics})

@@ -81,7 +81,7 @@ def share_table(rows, part, stage="rivals"):
 def parts_table(rows, metric="ctr_log_loss"):
     """What the model without a part loses against the whole one: rows are parts, columns where it was measured."""
     table = long(rows).query("metric == @metric")
-    table = table[table["model"].str.match("whole|without |trees alone")]
+    table = table[table["model"].str.match("whole|without |networks alone")]
     if not len(table):
         return pd.DataFrame()
     found = over_seeds(paired(table, "whole"))

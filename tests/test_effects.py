@@ -7,7 +7,17 @@ from keras import ops
 from scipy import stats
 from scipy.special import expit, logit
 
-from vaecm.effects import Batches, Calibration, EffectNetwork, train_network, train_trees, tree_columns
+from vaecm.effects import (
+    Batches,
+    Calibration,
+    EffectNetwork,
+    Voters,
+    linear_columns,
+    train_linear,
+    train_network,
+    train_trees,
+    tree_columns,
+)
 
 B, D, L, M = 64, 5, 4, 3
 KNOTS = [[-1.0, 1.0], [0.0, 0.5]]
@@ -216,6 +226,58 @@ def test_trees_need_clicks_that_vary(part, value):
     assert train_trees(*sets) is None
 
 
+# --- the regression, and who has a say
+
+
+def test_the_regression_is_the_penalised_likelihoods_best():
+    inputs, y = drawn(2_000)
+    inputs["summary"] = np.random.default_rng(1).normal(size=(2_000, 3)).astype("float32")
+    y[:, 0] = np.random.default_rng(2).random(2_000) < expit(inputs["summary"][:, 0] - 2)
+    found, x = train_linear((inputs, y)), linear_columns(inputs)
+    gradient = x.T @ (expit(x @ found[:-1] + found[-1]) - y[:, 0]) + found[:-1] / 1e-3
+    assert np.abs(gradient).max() < 0.02 * np.abs(found[:-1] / 1e-3).max()
+    assert found[:-1].argmax() == x.shape[1] - 50 - 3
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, np.nan])
+def test_a_regression_needs_clicks_that_vary(value):
+    inputs, y = drawn(300)
+    y[:, 0] = value
+    assert train_linear((inputs, y)) is None
+
+
+def said(n, good, seed=0):
+    """Log-odds of three voters, clicks of which `good` voters know, and the inputs of a regression that says `x`."""
+    rng = np.random.default_rng(seed)
+    true, noise = rng.normal(-1, 1, n), rng.normal(-1, 1, n)
+    networks = true if "networks" in good else noise
+    inputs, _ = drawn(n)
+    x = linear_columns(inputs)
+    x[:, 0] = true if "linear" in good else noise
+    inputs["table"][:, 0] = x[:, 0]
+    weights = np.zeros(x.shape[1] + 1)
+    weights[0] = 1
+    return networks, inputs, rng.random(n) < expit(true), weights
+
+
+@pytest.mark.parametrize(("good", "say"), [("networks", (1, 0, 0)), ("linear", (0, 0, 1))])
+def test_who_is_right_gets_the_say(good, say):
+    networks, inputs, clicked, weights = said(20_000, good)
+    voters = Voters(None, weights)
+    voters.weigh(networks, inputs, clicked.astype(float))
+    np.testing.assert_allclose(voters.say, say, atol=0.08)
+
+
+def test_few_clicks_leave_all_the_same_say():
+    networks, inputs, clicked, weights = said(10, "networks")
+    voters = Voters(None, weights)
+    voters.weigh(networks, inputs, clicked.astype(float))
+    np.testing.assert_allclose(voters.say, (0.5, 0, 0.5), atol=0.12)
+    voters = Voters()
+    voters.weigh(networks, inputs, clicked.astype(float))
+    np.testing.assert_array_equal(voters.say, (1, 0, 0))
+
+
 # --- calibration
 
 
@@ -313,7 +375,7 @@ def test_what_nothing_known_explains_widens_the_interval():
         y = rng.random(20_000) < expit(log_odds)
         found.append(Calibration.learn(told, y, 5_000, 20_000))
         found[-1].learn_spread(told, y, pair)
-    assert 0.25 < found[0].spread < 0.7  # 0.36, and two standard errors
+    assert 0.25 < found[0].spread < 0.7  # 0.36, and three standard errors
     assert found[1].spread < 0.2
     wide, narrow = (np.ptp(one.bounds(one(told), told[None]), axis=0).mean() for one in found)
     assert wide > 1.2 * narrow

@@ -8,8 +8,20 @@ import pandas as pd
 import pytest
 from fits import parts
 from logs import small_log
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
 
-from vaecm.features import Features, TableEncoder, Tokens, joined, known_contents, moments, tokenize
+from vaecm.features import (
+    Features,
+    TableEncoder,
+    Tokens,
+    Topics,
+    joined,
+    known_contents,
+    moments,
+    title_terms,
+    tokenize,
+)
 from vaecm.items import ItemEmbeddings
 from vaecm.market import MarketError
 
@@ -52,6 +64,37 @@ def test_words_are_coded_by_frequency_whatever_their_order():
     found = tokens.encode(["LAMP once bold sofa sofa", "", None])
     assert found.tolist() == [[2, 1, 3, 4], [0] * 4, [0] * 4]
     assert found.dtype == np.int32
+
+
+def test_topics_are_those_of_tfidf_and_svd():
+    texts = ["not calm tea", "calm lamp", "bold tea 红灯", "bold lamp 红灯"] * 5
+    weights = TfidfVectorizer(analyzer=title_terms, min_df=3, sublinear_tf=True)
+    svd = TruncatedSVD(3, random_state=0).fit(found := weights.fit_transform(texts))
+    topics = Topics.learn(texts, n=3)
+    np.testing.assert_allclose(topics.encode(texts), svd.transform(found), atol=1e-6)
+    again = Topics(*(np.array(part) for part in (topics.terms, topics.idf, topics.axes)))
+    np.testing.assert_array_equal(again.encode(texts), topics.encode(texts))
+    assert not topics.encode(["", "unheard-of"]).any()
+    assert Topics.learn(["a b", "c d"]) is None
+
+
+def test_a_summary_holds_topics_and_own_vectors_and_zeros_for_gaps():
+    n = len(parts()[0].contents)
+    clip = np.random.default_rng(0).normal(size=(n, 30)) @ np.diag(np.arange(30) + 1.0)
+    clip[3] = np.nan
+    train = replace(parts()[0], vectors={"clip": clip})
+    learned = Features.learn(train)
+    rows = np.array([3, 5])
+    found = learned.summary(train, rows)
+    topics = sum(len(part.axes) for part in learned.topics.values())
+    assert found.shape == (2, topics + 24)
+    assert not found[0, topics:].any()
+    assert found[1, topics:].any()
+    gone = replace(train, vectors=None, contents=train.contents.assign(title=None))
+    assert not learned.summary(gone, rows).any()
+    again = Features.from_state(*learned.to_state())
+    np.testing.assert_array_equal(again.summary(train, rows), found)
+    np.testing.assert_array_equal(learned.summary(train, rows[1:]), found[1:])
 
 
 # --- one table

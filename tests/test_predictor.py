@@ -67,7 +67,7 @@ def test_what_is_clicked_is_found_and_rates_are_right(answer, last):
         ).pvalue
         < 1e-6
     )
-    assert answer["ctr"].mean() == pytest.approx(clicked.mean(), rel=0.3)
+    assert answer["ctr"].mean() == pytest.approx(clicked.mean(), rel=0.35)  # 89 clicks
     orders = parts()[0].impressions["sales"]
     assert answer["sales"].sum() / answer["ctcvr"].sum() == pytest.approx(orders[orders > 0].mean(), rel=0.2)
 
@@ -170,7 +170,9 @@ def test_the_same_seed_gives_the_same_and_the_future_changes_nothing(model, last
 def test_it_is_saved_and_read_again(model, last, answer, tmp_path):
     model.save(tmp_path / "model")
     again = vaecm.EffectPredictor.load(tmp_path / "model")
-    assert again.trees is not None
+    assert again.voters.trees is not None
+    np.testing.assert_array_equal(again.voters.say, model.voters.say)
+    np.testing.assert_array_equal(again.voters.linear, model.voters.linear)
     pd.testing.assert_frame_equal(again.predict(last), answer, rtol=1e-6)
     pd.testing.assert_frame_equal(again.predict(last, draws=2), model.predict(last, draws=2), rtol=1e-6)
     assert again.config == model.config
@@ -184,7 +186,7 @@ def test_it_is_saved_and_read_again(model, last, answer, tmp_path):
 
 def test_it_is_saved_without_trees_and_without_labels(bare, tmp_path):
     model, test = bare
-    assert model.trees is None
+    assert model.voters.trees is None
     model.save(tmp_path / "model")
     assert not (tmp_path / "model" / "trees.txt").exists()
     again = vaecm.EffectPredictor.load(tmp_path / "model")

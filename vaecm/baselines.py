@@ -9,21 +9,18 @@ Shapes: ``B`` impressions, ``C`` contents, ``D`` columns.
 import re
 from collections.abc import Callable, Iterator
 from inspect import signature
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from lightgbm import LGBMClassifier, LGBMRegressor, early_stopping
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from vaecm.features import Features, tokenize
+from vaecm.features import Features, Topics
 from vaecm.market import Market
 
 REACH = 5.0  # standard deviations beyond which a number counts no further
@@ -85,7 +82,7 @@ class TableInputs:
         representations: Callable[[Market], pd.DataFrame] | None = None, n_topics: int = 24, seed: int = 0,
     ):  # fmt: skip
         self.features, self.statistics, self.representations = features, statistics, representations
-        self.n_topics, self.seed, self.tfidf, self.svd, self.columns = n_topics, seed, None, None, None
+        self.n_topics, self.seed, self.topics, self.columns = n_topics, seed, None, None
 
     @classmethod
     def learn(
@@ -100,7 +97,8 @@ class TableInputs:
         contents = train.content_table()
         if self.statistics and "title" in contents:
             shown = np.unique(train.content_rows)
-            self._learn_words(contents["title"].iloc[shown].fillna("").astype(str))
+            titles = contents["title"].iloc[shown].fillna("").astype(str)
+            self.topics = Topics.learn(titles, self.n_topics, self.seed)
         self.columns = self.table(train.select(np.arange(len(train.impressions)) < 10)).columns
         return self
 
@@ -123,15 +121,6 @@ class TableInputs:
         contents = market.content_table()
         return found | (self._of_titles(contents["title"].iloc[rows]) if "title" in contents else {})
 
-    def _learn_words(self, titles: pd.Series) -> None:
-        self.tfidf = TfidfVectorizer(analyzer=title_terms, min_df=3, sublinear_tf=True)
-        try:
-            weights = self.tfidf.fit_transform(titles)
-        except ValueError:  # no term stands in three titles
-            return
-        n = min(self.n_topics, weights.shape[1] - 1)
-        self.svd = TruncatedSVD(n, random_state=self.seed).fit(weights) if n > 1 else None
-
     def _of_titles(self, titles: pd.Series) -> dict[str, np.ndarray]:
         text = titles.fillna("").astype(str)
         there = (text != "").to_numpy()
@@ -142,8 +131,8 @@ class TableInputs:
             "title_questions": text.str.contains(r"[?？]").to_numpy(float),
             "title_negations": text.str.count(NEGATION).to_numpy(float),
         }
-        if self.svd is not None:
-            topics = self.svd.transform(self.tfidf.transform(text))
+        if self.topics is not None:
+            topics = self.topics.encode(text)
             found |= {f"title_topic_{k}": topics[:, k] for k in range(topics.shape[1])}
         return {name: np.where(there, values, np.nan) for name, values in found.items()}
 
@@ -377,18 +366,6 @@ def sound_statistics(audio: np.ndarray) -> dict[str, np.ndarray]:
     }  # fmt: skip
     there = x.any(axis=(1, 2))
     return {name: np.where(there, values, np.nan) for name, values in found.items()}
-
-
-def title_terms(title: str) -> list[str]:
-    """Terms of a title for TF-IDF: its words, or characters and their pairs, and pairs of neighbouring words.
-
-    Examples
-    --------
-    >>> title_terms("Not a calm tea")
-    ['not', 'a', 'calm', 'tea', 'not a', 'a calm', 'calm tea']
-    """
-    words = tokenize(title)
-    return words + [f"{a} {b}" for a, b in pairwise(words)]
 
 
 def outcome(market: Market, name: str, until: pd.Timestamp | None = None) -> np.ndarray:

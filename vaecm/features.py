@@ -13,10 +13,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from scipy.stats import skew
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from vaecm import schema
 from vaecm.history import History
@@ -31,6 +34,7 @@ KNOTS = 6  # quantiles at which the response to a number may bend
 LEARNED_FROM = 50_000  # impressions that scales are learned from
 REACH = 6.0  # standard deviations beyond which a value counts no further
 DAY = 86_400
+TOPICS = 24  # numbers that sum up the titles, and as many for each kind of own vectors
 FIELD = {"cover": "covers", "audio": "audio"}  # modality, and where a market holds it
 
 
@@ -48,9 +52,7 @@ def tokenize(text: object) -> list[str]:
     found = []
     for word in words:
         if re.match(f"[{CJK}]", word):
-            found += [part for i in range(len(word)) for part in (word[i], word[i : i + 2])][
-                : 2 * len(word) - 1
-            ]
+            found += [part for i in range(len(word)) for part in (word[i], word[i : i + 2])][:-1]
         else:
             found.append(word)
     return found
@@ -86,6 +88,52 @@ class Tokens:
         for at, row in enumerate(rows):
             found[at, : len(row)] = row
         return found
+
+
+def title_terms(title: str) -> list[str]:
+    """Terms of a title for TF-IDF: its words, or characters and their pairs, and pairs of neighbouring words.
+
+    Examples
+    --------
+    >>> title_terms("Not a calm tea")
+    ['not', 'a', 'calm', 'tea', 'not a', 'a calm', 'calm tea']
+    """
+    words = tokenize(title)
+    return words + [f"{a} {b}" for a, b in pairwise(words)]
+
+
+class Topics:
+    """Texts as a few numbers: TF-IDF of words and pairs, after truncated SVD (Deerwester et al. 1990).
+
+    Examples
+    --------
+    >>> topics = Topics.learn(["calm tea", "calm lamp", "bold tea", "bold lamp"] * 3, n=2)
+    >>> topics.encode(["calm tea", ""]).shape
+    (2, 2)
+    """
+
+    def __init__(self, terms: np.ndarray, idf: np.ndarray, axes: np.ndarray):
+        self.terms, self.idf, self.axes = terms.astype(str), idf, axes
+        self.weights = TfidfVectorizer(analyzer=title_terms, vocabulary=list(terms), sublinear_tf=True)
+        self.weights.idf_ = idf
+
+    @classmethod
+    def learn(cls, texts: Iterable[str], n: int = TOPICS, seed: int = 0) -> Topics | None:
+        """`n` directions of the terms that stand in at least three texts; None where there are hardly any."""
+        weights = TfidfVectorizer(analyzer=title_terms, min_df=3, sublinear_tf=True)
+        try:
+            found = weights.fit_transform(texts)
+        except ValueError:  # no term stands in three texts
+            return None
+        n = min(n, found.shape[1] - 1)
+        if n < 2:
+            return None
+        axes = TruncatedSVD(n, random_state=seed).fit(found).components_
+        return cls(weights.get_feature_names_out(), weights.idf_, axes)
+
+    def encode(self, texts: Iterable[str]) -> np.ndarray:
+        """(n, K) float32."""
+        return (self.weights.transform(texts) @ self.axes.T).astype(np.float32)
 
 
 @dataclass
@@ -190,16 +238,11 @@ class Features:
     """
 
     def __init__(
-        self, history: History, encoders: dict[str, TableEncoder], tokens: Tokens, state: dict, scale=None
-    ):
-        self.history, self.encoders, self.tokens, self.state, self.scale = (
-            history,
-            encoders,
-            tokens,
-            state,
-            scale or {},
-        )
-        self.names = state.get("names", [])
+        self, history: History, encoders: dict[str, TableEncoder], tokens: Tokens, state: dict, scale=None,
+        topics: dict[str, Topics] | None = None,
+    ):  # fmt: skip
+        self.history, self.encoders, self.tokens, self.state = history, encoders, tokens, state
+        self.scale, self.topics, self.names = scale or {}, topics or {}, state.get("names", [])
 
     @classmethod
     def learn(cls, train: Market, validation: Market | None = None, title_length: int = 16) -> Features:
@@ -226,14 +269,12 @@ class Features:
         text = [name for name, kind in kinds["content"].items() if kind == "text"]
         has = _modalities(train, text)
         has |= {"attributes": []} if encoders["content"].names else {}
-        state = {
-            "text": text,
-            "has": has or {"vector_": [1]},
-            "actions": [],
-            "categories": [],
-        }  # one must be there
+        has = has or {"vector_": [1]}  # one must be there
+        state = {"text": text, "has": has, "actions": [], "categories": []}
         tokens = Tokens.learn(_texts(contents[known], text), title_length)
-        features = cls(History.learn(joined(train, validation), until), encoders, tokens, state)
+        topics = {name: Topics.learn(_texts(contents[known], [name])) for name in text}
+        topics = {name: found for name, found in topics.items() if found is not None}
+        features = cls(History.learn(joined(train, validation), until), encoders, tokens, state, None, topics)
         features._learn_scale(train)
         return features
 
@@ -254,7 +295,10 @@ class Features:
         shape = contents[:, : len(self.encoders["content"].numbers)]
         self.scale["content_mean"], self.scale["content_sd"] = moments(shape)
         for name, x in (train.vectors or {}).items():
-            self.scale[f"{name}_mean"], self.scale[f"{name}_sd"] = moments(x[known_contents(train)])
+            x = x[known_contents(train)]
+            mean, sd = self.scale[f"{name}_mean"], self.scale[f"{name}_sd"] = moments(x)
+            svd = TruncatedSVD(min(TOPICS, x.shape[1]), random_state=0)
+            self.scale[f"{name}_axes"] = svd.fit(np.nan_to_num((x - mean) / sd)).components_
         self.scale["knots"] = np.quantile(z, np.arange(1, KNOTS + 1) / (KNOTS + 1), axis=0).T.astype(
             np.float32
         )
@@ -323,6 +367,18 @@ class Features:
             raise MarketError(problems)
         return found
 
+    def summary(self, market: Market, rows: np.ndarray) -> np.ndarray:
+        """Topics of titles and main directions of own vectors of some contents, 0 where they are missing: (n, K)."""
+        contents = market.content_table().iloc[rows]
+        parts = [np.zeros((len(rows), 0))]
+        parts += [topics.encode(_texts(contents, [name])) for name, topics in self.topics.items()]
+        for name in sorted(key[:-5] for key in self.scale if key.endswith("_axes")):
+            mean, sd, axes = (self.scale[f"{name}_{part}"] for part in ("mean", "sd", "axes"))
+            x = (market.vectors or {}).get(name)
+            x = np.full((len(rows), len(mean)), np.nan) if x is None else x[rows]
+            parts.append(np.nan_to_num((x - mean) / sd) @ axes.T)
+        return np.hstack(parts).astype(np.float32)
+
     def _attributes(self, contents: pd.DataFrame) -> np.ndarray:
         x = self.encoders["content"].encode(contents)
         n = len(self.encoders["content"].numbers)
@@ -346,15 +402,12 @@ class Features:
     def coded(self, stream: pd.DataFrame, items: ItemEmbeddings) -> pd.DataFrame:
         """A stream of `history.user_stream` in numbers alone: user, time, action, category, item (row or -1), dwell."""
         row, found = pd.factorize(stream["item"])
-        codes = {
-            "user": stream["user"],
-            "time": stream["time"],
-            "action": self.codes(stream["action"], "actions"),
-        }
+        codes = {"user": stream["user"], "time": stream["time"]}
         codes |= {
+            "action": self.codes(stream["action"], "actions"),
             "category": self.codes(stream["category"]),
-            "dwell": _numbers(stream["dwell"]).astype(np.float32),
         }
+        codes |= {"dwell": _numbers(stream["dwell"]).astype(np.float32)}
         return pd.DataFrame(codes | {"item": np.append(schema.rows_of(found, items.items), -1)[row]})
 
     def event_inputs(
@@ -383,19 +436,28 @@ class Features:
             "length": self.tokens.length,
             "state": self.state,
         }
-        log = {f"history/{name}": array for name, array in self.history.arrays().items()}
-        return plain, log | {f"scale/{name}": array for name, array in self.scale.items()}
+        arrays = {f"history/{name}": array for name, array in self.history.arrays().items()}
+        for column, topics in self.topics.items():
+            found = {"terms": topics.terms, "idf": topics.idf, "axes": topics.axes}
+            arrays |= {f"topics/{name}/{column}": array for name, array in found.items()}
+        return plain, arrays | {f"scale/{name}": array for name, array in self.scale.items()}
 
     @classmethod
     def from_state(cls, plain: dict, arrays: dict[str, np.ndarray]) -> Features:
         """What `to_state` gave."""
-        parts = {"history": {}, "scale": {}}
+        parts = {"history": {}, "scale": {}, "topics": {}}
         for name, array in arrays.items():
             part, _, key = name.partition("/")
             parts[part][key] = array
         encoders = {name: TableEncoder(**options) for name, options in plain["encoders"].items()}
         tokens = Tokens(plain["words"], plain["length"])
-        return cls(History.from_arrays(parts["history"]), encoders, tokens, plain["state"], parts["scale"])
+        topics = {key.partition("/")[2]: {} for key in parts["topics"]}
+        for key, array in parts["topics"].items():
+            name, _, column = key.partition("/")
+            topics[column][name] = array
+        topics = {column: Topics(**found) for column, found in topics.items()}
+        history = History.from_arrays(parts["history"])
+        return cls(history, encoders, tokens, plain["state"], parts["scale"], topics)
 
 
 def known_contents(market: Market) -> np.ndarray:

@@ -41,12 +41,8 @@ class Representation:
     """
 
     def __init__(self, features, items, content_vae, history_vae, events, users, length, scale=None):
-        self.features, self.items, self.content_vae, self.history_vae = (
-            features,
-            items,
-            content_vae,
-            history_vae,
-        )
+        self.features, self.items = features, items
+        self.content_vae, self.history_vae = content_vae, history_vae
         self.events, self.users, self.length, self.scale = events, users, length, scale or {}
 
     @classmethod
@@ -68,13 +64,8 @@ class Representation:
         )  # fmt: skip
         rows = np.flatnonzero(known_contents(market))
         if config.vae_steps:
-            train(
-                self.content_vae,
-                self.content_inputs(market, rows),
-                config.vae_steps,
-                seed=seed,
-                callback=callback,
-            )
+            inputs = self.content_inputs(market, rows)
+            train(self.content_vae, inputs, config.vae_steps, seed=seed, callback=callback)
         windows, _ = event_windows(self.events["user"][: len(past)].to_numpy(), config.history_length)
         windows = windows[(windows >= 0).sum(axis=1) > 1]
         if len(windows) and config.vae_steps > 1:
@@ -102,9 +93,8 @@ class Representation:
         ids = market.users["user_id"].iloc[asked]
         known = rows_of(ids, self.users)
         history, parts = self.features.history, {}
-        after = (
-            history.until - DAY if (known >= 0).all() else -np.inf
-        )  # an order may repeat a purchase of the day before
+        # an order may repeat a purchase of the day before
+        after = history.until - DAY if (known >= 0).all() else -np.inf
         for name, frame in (("log", market.past), ("events", market.events)):
             if frame is not None:
                 if np.isfinite(after):
@@ -140,11 +130,8 @@ class Representation:
         n, dim = len(user), self.history_vae.get_config()["latent_dim"]
         last, first = last_before(events["user"].to_numpy(), events["time"].to_numpy(), at, time)
         there = last >= first
-        mean, log_var, gap = (
-            np.zeros((n, dim), np.float32),
-            np.zeros((n, dim), np.float32),
-            np.zeros(n, np.float32),
-        )
+        mean, log_var = np.zeros((2, n, dim), np.float32)
+        gap = np.zeros(n, np.float32)
         if there.any():
             needed, where = np.unique(last[there], return_inverse=True)
             latent = self.states(events, needed)
@@ -154,7 +141,7 @@ class Representation:
         return {"mean": mean, "log_var": log_var, "gap": gap, "session": session, "every": every}
 
     def inputs(self, market: Market, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
-        """Content, user and match of each impression, standardised; with `rng`, latents are drawn, else their means."""
+        """Content, user, match and summary of each impression, standardised; with `rng`, latents are drawn."""
         raw = self.raw(market, rng)
         if not self.scale:
             self.scale = {
@@ -170,7 +157,7 @@ class Representation:
         }
 
     def raw(self, market: Market, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
-        """As `inputs`, not standardised: ``content`` (B, L + D), ``user`` (B, L + 2D), ``match`` (B, M)."""
+        """As `inputs`, not standardised: content (B, L + D), user (B, L + 2D), match (B, M), summary (B, K)."""
         rows, at = np.unique(market.content_rows, return_inverse=True)
         content = drawn(self.contents(market, rows), rng)
         told = numpy(self.content_vae.experts["item"].decode(content))
@@ -188,7 +175,9 @@ class Representation:
             chance, np.log(chance + 1e-3), *expected["action"].T[1:],
         ]  # fmt: skip
         content = np.hstack([content, best])[at]
-        return {"content": content, "user": np.hstack([z, *means]), "match": np.stack(match, axis=1)}
+        summary = self.features.summary(market, rows)[at]
+        user = np.hstack([z, *means])
+        return {"content": content, "user": user, "match": np.stack(match, axis=1), "summary": summary}
 
     def to_state(self) -> tuple[dict, dict[str, np.ndarray]]:
         """What was learned beside the weights: plain JSON, and arrays by name."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import lightgbm
@@ -16,16 +16,24 @@ import pandas as pd
 from scipy.special import expit, logit
 from tqdm import tqdm
 
-from vaecm.effects import LOOKS, Calibration, EffectNetwork, train_network, train_trees, tree_columns
+from vaecm.effects import LOOKS, Calibration, EffectNetwork, Voters, train_linear, train_network, train_trees
 from vaecm.history import seconds
 from vaecm.io import checked_folder, new_folder
 from vaecm.latents import Representation
 from vaecm.market import Market, MarketError, Problem
-from vaecm.options import is_whole
+from vaecm.options import is_number, is_whole, range_problems
+from vaecm.options import refuse as refuse_options
 from vaecm.schema import canonical
 from vaecm.splits import split_by_time
 
 CHUNK = 200_000  # impressions predicted at once: what bounds the working memory
+RANGES = {
+    "latent_dim": (1, 512), "beta": (0.0, 100.0), "history_beta": (0.0, 100.0), "item_dim": (1, 512),
+    "item_weight": (0.0, 1e4), "pixel_weight": (0.0, 1e4), "modality_dropout": (0.0, 0.95), "vae_steps": (0, 10**6),
+    "units": (1, 4096), "history_length": (2, 1000), "title_length": (1, 1000), "dropout": (0.0, 0.95),
+    "penalty": (0.0, 1.0), "epochs": (1, 1000), "batch_size": (1, 10**6), "learning_rate": (1e-6, 1.0),
+    "ensemble": (1, 100),
+}  # fmt: skip
 TREES_FILE = "trees.txt"
 EFFECTS = ("ctr", "cvr", "ctcvr", "sales")
 
@@ -68,8 +76,8 @@ class ModelConfig:
         Of the effect network.
     ensemble : int
         Effect networks whose probabilities are averaged.
-    trees : bool
-        Whether boosted trees on the same numbers vote on clicks beside the networks.
+    trees, linear : bool
+        Whether boosted trees, and a penalised logistic regression, vote on clicks beside the networks.
 
     Raises
     ------
@@ -101,38 +109,25 @@ class ModelConfig:
     learning_rate: float = 2e-3
     ensemble: int = 2
     trees: bool = True
+    linear: bool = True
 
     def __post_init__(self):
-        rules = {
-            "latent_dim": (1, 512), "beta": (0, 100), "history_beta": (0, 100), "item_dim": (1, 512),
-            "item_weight": (0, 1e4), "pixel_weight": (0, 1e4), "modality_dropout": (0, 0.95),
-            "vae_steps": (0, 10**6), "units": (1, 4096),
-            "history_length": (2, 1000), "title_length": (1, 1000), "dropout": (0, 0.95), "penalty": (0, 1),
-            "epochs": (1, 1000), "batch_size": (1, 10**6), "learning_rate": (1e-6, 1), "ensemble": (1, 100),
-        }  # fmt: skip
-        problems = []
-        for name, (low, high) in rules.items():
-            value, kind = getattr(self, name), type(type(self).__dataclass_fields__[name].default)
-            fits = (
-                not isinstance(value, bool)
-                and isinstance(value, (kind, int, np.number))
-                and low <= value <= high
-            )
-            if not fits or (kind(value) != value and kind is int):
-                word = "a whole number" if kind is int else "a number"
-                problems.append(f"{name} must be {word} from {low:g} to {high:g}, got {value!r}")
-            else:
-                object.__setattr__(self, name, kind(value))  # NumPy's numbers cannot be written as JSON
+        for name, kind in ((f.name, type(f.default)) for f in fields(self)):
+            value = getattr(self, name)  # NumPy's numbers cannot be written as JSON
+            if kind in (int, float) and is_number(value) and kind(value) == value:
+                object.__setattr__(self, name, kind(value))
+        problems = range_problems(asdict(self), RANGES)
         hidden = self.hidden if isinstance(self.hidden, (tuple, list)) else (0,)
-        if all(is_whole(n) for n in hidden):
-            object.__setattr__(self, "hidden", tuple(int(n) for n in hidden))
-        else:
+        if not all(is_whole(n) for n in hidden):
             problems.append(f"hidden must be a tuple of positive whole numbers, got {self.hidden!r}")
-        if not isinstance(self.trees, (bool, np.bool_)):
-            problems.append(f"trees must be True or False, got {self.trees!r}")
-        object.__setattr__(self, "trees", bool(self.trees))
-        if problems:
-            raise ValueError("ModelConfig: " + "; ".join(problems))
+        flags = [
+            name for name in ("trees", "linear") if not isinstance(getattr(self, name), (bool, np.bool_))
+        ]
+        problems += [f"{name} must be True or False, got {getattr(self, name)!r}" for name in flags]
+        refuse_options("ModelConfig", problems)
+        object.__setattr__(self, "hidden", tuple(map(int, hidden)))
+        for name in ("trees", "linear"):
+            object.__setattr__(self, name, bool(getattr(self, name)))
 
 
 class EffectPredictor:
@@ -162,7 +157,7 @@ class EffectPredictor:
     def __init__(self, config: ModelConfig | None = None, seed: int = 0):
         self.config = ModelConfig() if config is None else config
         self.seed = int(seed)
-        self.representation, self.networks, self.trees, self.state = None, None, None, None
+        self.representation, self.networks, self.voters, self.state = None, None, None, None
 
     def fit(self, train: Market, validation: Market | None = None, verbose: bool = True) -> EffectPredictor:
         """Learn the features, both VAEs, the effect networks and their calibration.
@@ -210,9 +205,10 @@ class EffectPredictor:
                     lambda *_: bar.update(),
                 ))  # fmt: skip
             trees = train_trees(*parts, self.seed) if config.trees else None
-            calibrate(state, networks, trees, parts[1], met(validation))
+            voters = Voters(trees, train_linear(parts[0]) if config.linear else None)
+            calibrate(state, networks, voters, parts[1], met(validation))
             bar.total = bar.n
-        self.representation, self.networks, self.trees, self.state = representation, networks, trees, state
+        self.representation, self.networks, self.voters, self.state = representation, networks, voters, state
         return self
 
     def predict(self, market: Market, draws: int = 0, level: float = 0.95) -> pd.DataFrame:
@@ -242,22 +238,18 @@ class EffectPredictor:
         wrong = [] if fine else [f"level must lie between 0 and 1, got {level!r}"]
         refuse("predict", market, {"draws": (draws, 0)}, wrong)
         market.check(targets=False)
-        return self._predict_all(market, draws, level)
-
-    def _predict_all(self, market: Market, draws: int, level: float) -> pd.DataFrame:
-        n = len(market.impressions)
-        if n <= CHUNK:
-            return self._predict(market, draws, level)
-        at = np.arange(n) // CHUNK
-        return pd.concat([self._predict(market.select(at == k), draws, level) for k in range(at[-1] + 1)])
+        return self._predict(market, draws, level)
 
     def _predict(self, market: Market, draws: int, level: float) -> pd.DataFrame:
+        if (n := len(market.impressions)) > CHUNK:
+            at = np.arange(n) // CHUNK
+            return pd.concat([self._predict(market.select(at == k), draws, level) for k in range(at[-1] + 1)])
         inputs = network_inputs(self.representation, market, self.state)
-        heads = outputs(self.networks, self.trees, inputs)
+        heads = outputs(self.networks, self.voters, inputs)
         drawn = [heads]
         for k in range(draws):
             noisy = inputs | self.representation.inputs(market, np.random.default_rng([self.seed, k]))
-            drawn.append(outputs(self.networks, self.trees, noisy))
+            drawn.append(outputs(self.networks, self.voters, noisy))
         columns = effects(heads, self.state)
         if draws:
             columns |= intervals(columns, np.concatenate(drawn), self.state, level)
@@ -292,9 +284,8 @@ class EffectPredictor:
             Indexed by content_id: the means over the moments of ctr, cvr, ctcvr and sales, and of their intervals.
         """
         self._need_fit()
-        refuse(
-            "score_contents", market, {"position": (position, 1), "draws": (draws, 0), "sample": (sample, 1)}
-        )
+        whole = {"position": (position, 1), "draws": (draws, 0), "sample": (sample, 1)}
+        refuse("score_contents", market, whole)
         moments = market.impressions
         if audience is not None:
             moments = moments[np.isin(canonical(moments["user_id"]), canonical(audience))]
@@ -310,7 +301,7 @@ class EffectPredictor:
         asked = replace(market, impressions=rows, log=market.past, truth=None)
         market.check(targets=False)  # not what is asked: it meets contents before they are published
         content = np.tile(np.arange(len(contents)), len(moments))
-        return self._predict_all(asked, draws, 0.95).groupby(content).mean().set_axis(
+        return self._predict(asked, draws, 0.95).groupby(content).mean().set_axis(
             pd.Index(contents, name="content_id"))  # fmt: skip
 
     def content_latents(self, market: Market) -> pd.DataFrame:
@@ -331,7 +322,8 @@ class EffectPredictor:
         """What the encoders say of each impression, for other models: latents of content and user, and their match."""
         self._need_fit()
         found = self.representation.inputs(market)
-        return pd.DataFrame({f"{name}_{j}": x[:, j] for name, x in found.items() for j in range(x.shape[1])})
+        names = ("content", "user", "match")
+        return pd.DataFrame({f"{n}_{j}": found[n][:, j] for n in names for j in range(found[n].shape[1])})
 
     def count_params(self) -> int:
         """Weights of both VAEs and of all effect networks."""
@@ -345,13 +337,15 @@ class EffectPredictor:
         plain, arrays = self.representation.to_state()
         settings = {"config": asdict(self.config), "seed": self.seed, "features": plain, "state": to_json(self.state),
                     "networks": [network.get_config() for network in self.networks]}  # fmt: skip
+        arrays["say"] = self.voters.say
+        arrays |= {} if self.voters.linear is None else {"linear": self.voters.linear}
         with new_folder(folder, {"kind": "predictor"}) as path:
             (path / "predictor.json").write_text(json.dumps(settings), encoding="utf-8")
             np.savez_compressed(path / "arrays.npz", **arrays)
             for name, model in self._models():
                 model.save_weights(path / f"{name}.weights.h5")
-            if self.trees is not None:
-                (path / TREES_FILE).write_text(self.trees.model_to_string(), encoding="utf-8")
+            if self.voters.trees is not None:
+                (path / TREES_FILE).write_text(self.voters.trees.model_to_string(), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> EffectPredictor:
@@ -361,19 +355,19 @@ class EffectPredictor:
         predictor = cls(ModelConfig(**settings["config"]), settings["seed"])
         with np.load(path / "arrays.npz") as arrays:
             arrays = dict(arrays)
+        voters = predictor.voters = Voters(None, arrays.pop("linear", None), arrays.pop("say"))
         predictor.representation = Representation.from_state(
             settings["features"], arrays, predictor.config, predictor.seed
         )
         predictor.state = from_json(settings["state"])
         predictor.networks = [EffectNetwork(**options) for options in settings["networks"]]
+        empty = {name: np.zeros((1, n), np.float32) for name, n in predictor.representation.sizes().items()}
         for network in predictor.networks:
-            network(
-                {name: np.zeros((1, n), np.float32) for name, n in predictor.representation.sizes().items()}
-            )
+            network(empty)  # builds it
         for name, model in predictor._models():
             model.load_weights(path / f"{name}.weights.h5")
         if (path / TREES_FILE).exists():
-            predictor.trees = lightgbm.Booster(model_str=(path / TREES_FILE).read_text(encoding="utf-8"))
+            voters.trees = lightgbm.Booster(model_str=(path / TREES_FILE).read_text(encoding="utf-8"))
         return predictor
 
     def _models(self):
@@ -387,14 +381,14 @@ class EffectPredictor:
             )
 
 
-def refuse(function: str, market: object, options: dict, wrong: Sequence[str] = ()) -> None:
-    """One error for all that is wrong: `options` maps names of whole numbers to value and least value."""
+def refuse(function: str, market: object, whole: dict, wrong: Sequence[str] = ()) -> None:
+    """One error for all that is wrong: `whole` maps names of whole numbers to value and least value."""
     wrong = [f"{name} must be a whole number from {low} on, got {value!r}"
-             for name, (value, low) in options.items() if not is_whole(value, low)] + list(wrong)  # fmt: skip
-    if not isinstance(market, Market):
-        wrong.append(f"market must be a Market, got {type(market).__name__}")
-    if wrong:
-        raise ValueError(f"{function}: " + "; ".join(wrong))
+             for name, (value, low) in whole.items() if not is_whole(value, low)] + list(wrong)  # fmt: skip
+    kind = type(market).__name__
+    refuse_options(
+        function, wrong + ([] if isinstance(market, Market) else [f"market must be a Market, got {kind}"])
+    )
 
 
 def checked(market: object, name: str) -> None:
@@ -529,10 +523,8 @@ def make_network(representation, config: ModelConfig, state: dict, inputs: dict,
     return network
 
 
-def outputs(
-    networks: list, trees: lightgbm.Booster | None, inputs: dict[str, np.ndarray], size: int = 8_192
-) -> np.ndarray:
-    """Log-odds of click and conversion, m and log s of each network: (K, B, 4); trees have half a say in the click."""
+def outputs(networks: list, voters: Voters, inputs: dict[str, np.ndarray], size: int = 8_192) -> np.ndarray:
+    """Log-odds of click and conversion, m and log s of each network: (K, B, 4); `voters` have their say in the click."""
     rows, heads = range(0, max(len(inputs["place"]), 1), size), []
     for network in networks:
         parts = [
@@ -540,8 +532,7 @@ def outputs(
         ]
         heads.append(np.concatenate(parts).astype(np.float64))
     heads = np.stack(heads)
-    if trees is not None and heads.shape[1]:
-        heads[:, :, 0] = (heads[:, :, 0] + trees.predict(tree_columns(inputs), raw_score=True)) / 2
+    heads[:, :, 0] = voters.say[0] * heads[:, :, 0] + voters.logits(inputs) @ voters.say[1:]
     return heads
 
 
@@ -555,15 +546,14 @@ def met(market: Market) -> np.ndarray:
     return market.user_rows * len(market.contents) + market.content_rows
 
 
-def calibrate(
-    state: dict, networks: list, trees: lightgbm.Booster | None, valid: tuple, pairs: np.ndarray
-) -> None:
-    """Learn from (inputs, targets) of validation how far to trust networks and trees, and how much stays in doubt.
+def calibrate(state: dict, networks: list, voters: Voters, valid: tuple, pairs: np.ndarray) -> None:
+    """Learn from (inputs, targets) of validation who has how much to say, how far to trust it, and what stays in doubt.
 
     `pairs` (B,) tells which user meets which content: pairs that meet again tell what nothing known explains.
     """
     inputs, y = valid
-    heads = outputs(networks, trees, inputs)
+    voters.weigh(outputs(networks, Voters(), inputs)[:, :, 0].mean(axis=0), inputs, y[:, 0])
+    heads = outputs(networks, voters, inputs)
     clicks, rows, orders, ripe = state["counts"]
     known = np.isfinite(y[:, 0])
     click = pooled(heads[:, :, 0])[known]

@@ -16,7 +16,7 @@ Shapes: ``U`` users, ``P`` products, ``C`` pieces of content, ``R`` requests, ``
 dimensions. Time is counted in days from the first impression; a history of 30 days lies before day 0.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from scipy.special import expit
 from vaecm.creatives import CATEGORIES, POLES, STYLE, K, draw_covers, draw_sound, write_titles
 from vaecm.creatives import NOUNS as NOUNS_EN
 from vaecm.market import Market
+from vaecm.options import range_problems, refuse
 
 START = pd.Timestamp("2025-03-03")
 HISTORY_DAYS = 30
@@ -52,6 +53,13 @@ FORMAT = np.array(
     dtype=np.float32,
 )  # stage, format
 CONVERT_STAGE = np.array([0.0, 0.5, 1.2, -1.0], dtype=np.float32)
+
+
+RANGES = {
+    "n_users": (2, 10**8), "n_contents": (20, 10**7), "n_impressions": (1, 10**9), "seed": (0, 2**63),
+    "days": (7, 365), "click_rate": (1e-4, 0.5), "convert_rate": (1e-3, 0.9), "catalogue": (1.0, 10.0),
+    "slate": (2, 6), "explore": (0.0, 1.0), "drift": (0.0, 3.0),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,25 +114,10 @@ class MarketConfig:
     language: str = "en"
 
     def __post_init__(self):
-        rules = {
-            "n_users": (2, 10**8), "n_contents": (20, 10**7), "n_impressions": (1, 10**9), "seed": (0, 2**63),
-            "days": (7, 365), "click_rate": (1e-4, 0.5), "convert_rate": (1e-3, 0.9), "catalogue": (1.0, 10.0),
-            "slate": (2, 6), "explore": (0.0, 1.0), "drift": (0.0, 3.0),
-        }  # fmt: skip
-        problems = []
-        for field in fields(self):
-            if field.name not in rules:
-                continue
-            value, (low, high) = getattr(self, field.name), rules[field.name]
-            whole = field.type in (int, "int")
-            kind = (int, np.integer) if whole else (int, float, np.integer, np.floating)
-            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-                word = "a whole number" if whole else "a number"
-                problems.append(f"{field.name} must be {word} from {low:g} to {high:g}, got {value!r}")
+        problems = range_problems(asdict(self), RANGES)
         if self.language not in ("en", "zh"):
             problems.append(f"language must be 'en' or 'zh', got {self.language!r}")
-        if problems:
-            raise ValueError("MarketConfig: " + "; ".join(problems))
+        refuse("MarketConfig", problems)
 
 
 def simulate_market(config: MarketConfig | None = None, dirty: bool = False) -> Market:

@@ -15,16 +15,14 @@ from scipy.special import expit, logit, xlogy
 import vaecm
 from benchmarks.rivals import DCN, DIN
 from vaecm.baselines import LightGBMBaseline, LogisticBaseline, mature, outcome
-from vaecm.effects import Voters, train_linear, train_network, train_trees
 from vaecm.predictor import (
-    calibrate,
     effects,
     learn_state,
-    make_network,
     met,
     network_inputs,
     outputs,
     targets,
+    train_effects,
 )
 
 LEVEL, SLOPE = 0.3, 0.2  # prior standard deviations of the calibration's shift and of its slope around 1
@@ -88,16 +86,8 @@ class NetworkHead:
             (network_inputs(self.reader.of(table), part, state), targets(part, state))
             for part, table in zip((train, validation), tables, strict=True)
         ]
-        self.networks = []
-        for k in range(config.ensemble):
-            network = make_network(self.reader, config, state, parts[0][0], self.seed + 100 * k)
-            options = config.epochs, config.batch_size, config.learning_rate, config.penalty
-            self.networks.append(train_network(network, *parts, *options))
-        self.voters = Voters(
-            train_trees(*parts, self.seed) if config.trees else None,
-            train_linear(parts[0]) if config.linear else None,
-        )
-        calibrate(state, self.networks, self.voters, parts[1], met(validation))
+        pairs = met(validation)
+        self.networks, self.voters = train_effects(self.reader, config, state, parts, pairs, self.seed)
         self.state = state
         return self
 

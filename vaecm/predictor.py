@@ -6,7 +6,7 @@ Shapes: ``B`` impressions, ``C`` contents, ``E`` events, ``L`` latent dimensions
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -197,16 +197,9 @@ class EffectPredictor:
                 for part in (train, validation)
             ]
             bar.set_description("effects")
-            networks = []
-            for k in range(config.ensemble):
-                network = make_network(representation, config, state, parts[0][0], self.seed + 100 * k)
-                networks.append(train_network(
-                    network, *parts, config.epochs, config.batch_size, config.learning_rate, config.penalty,
-                    lambda *_: bar.update(),
-                ))  # fmt: skip
-            trees = train_trees(*parts, self.seed) if config.trees else None
-            voters = Voters(trees, train_linear(parts[0]) if config.linear else None)
-            calibrate(state, networks, voters, parts[1], met(validation))
+            networks, voters = train_effects(
+                representation, config, state, parts, met(validation), self.seed, lambda *_: bar.update()
+            )
             bar.total = bar.n
         self.representation, self.networks, self.voters, self.state = representation, networks, voters, state
         return self
@@ -521,6 +514,22 @@ def make_network(representation, config: ModelConfig, state: dict, inputs: dict,
     if exam:  # in tenths
         network.exam.assign(np.array(state["looks"]) / 10)
     return network
+
+
+def train_effects(
+    representation: Representation, config: ModelConfig, state: dict, parts: Sequence[tuple], pairs: np.ndarray,
+    seed: int, callback: Callable | None = None,
+) -> tuple[list[EffectNetwork], Voters]:  # fmt: skip
+    """Networks and other voters, trained and calibrated on (inputs, targets) of training and of validation."""
+    networks = []
+    for k in range(config.ensemble):
+        network = make_network(representation, config, state, parts[0][0], seed + 100 * k)
+        schedule = config.epochs, config.batch_size, config.learning_rate, config.penalty
+        networks.append(train_network(network, *parts, *schedule, callback))
+    trees = train_trees(*parts, seed) if config.trees else None
+    voters = Voters(trees, train_linear(parts[0]) if config.linear else None)
+    calibrate(state, networks, voters, parts[1], pairs)
+    return networks, voters
 
 
 def outputs(networks: list, voters: Voters, inputs: dict[str, np.ndarray], size: int = 8_192) -> np.ndarray:

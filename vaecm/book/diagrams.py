@@ -418,7 +418,7 @@ def overview() -> Drawing:
     """
     d = Drawing("How vaecm predicts the effects of content", "Events give item embeddings. Two variational autoencoders "
                 "learn without labels, from contents and from the histories of users. As-of features say what was known "
-                "just before a request. Content, match, user, table and place go into effect networks, trees and a regression; "
+                "just before a request. Content, match, user, table and place go into networks, trees and a regression; "
                 "calibrated on later impressions, they give click rate, conversion rate and sales.", 520)  # fmt: skip
     contents = d.box(14, 20, 142, 70, "contents\ncover, title,\nsound, attributes", BLUE)
     log = d.box(172, 20, 200, 70, "log\nimpressions, clicks,\norders, events", BLUE)
@@ -429,7 +429,9 @@ def overview() -> Drawing:
     history_vae = d.box(172, 234, 156, 72, "history VAE\nGRU over events,\nclicks, orders", GREEN)
     asof = d.box(348, 234, 124, 72, "as-of features\nand attributes", GREEN, size=14)
     names = d.row(352, 40, ["content", "match", "user", "table", "place"], ORANGE)
-    models = d.row(452, 54, ["effect networks\nwide, deep, three heads", "trees, regression\nclicks only"], GREEN)
+    models = d.row(
+        452, 54, ["effect networks\nwide, deep, three heads", "trees, regression\nclicks only"], GREEN
+    )
     mean = d.box(100, 542, 320, 54, "calibration\nof their mean, on later impressions", GREEN)
     effects = d.row(632, 52, ["CTR\nclick rate", "CVR\nconversion rate", "sales\nyuan an impression"], PURPLE)
     d.link((log, items), (items, history_vae), (asof, names[3]), (request, asof), (contents, content_vae, 40),

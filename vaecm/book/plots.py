@@ -4,7 +4,9 @@ Shapes: ``C`` pictures, ``H, W`` pixels, ``K`` models or metrics.
 """
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.patches import Ellipse
 
@@ -528,3 +530,39 @@ def _finish(ax, title, xlabel, ylabel, label):
     if label is not None:
         ax.legend(frameon=False, fontsize="small")
     return ax
+
+
+def best_and_last(ranking, market, best=5):
+    """The best and the last pieces of a ranking with their covers, expected click rates and intervals.
+
+    Parameters
+    ----------
+    ranking : DataFrame
+        As `EffectPredictor.score_contents` gives it with draws: ctr, ctr_low, ctr_high by content_id.
+    market : Market
+        Holds covers and titles.
+    best : int
+        Pieces at each end.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    order = ranking.sort_values("ctr", ascending=False)
+    chosen = pd.concat([order.head(best), order.tail(best)])
+    rows = pd.Index(market.contents["content_id"]).get_indexer(chosen.index)
+    figure, axes = plt.subplots(2 * best, 2, figsize=(7.2, 0.62 * 2 * best + 0.8), width_ratios=[1, 8])
+    top = 1.05 * chosen["ctr_high"].max()
+    for k, (row, (left, right)) in enumerate(zip(rows, axes, strict=True)):
+        left.imshow(market.covers[row], cmap="gray")
+        left.axis("off")
+        piece, color = chosen.iloc[k], COLORS[0] if k < best else GREY
+        right.hlines(0, piece["ctr_low"], piece["ctr_high"], color=color, linewidth=3, alpha=0.4)
+        right.plot(piece["ctr"], 0, "o", color=color)
+        right.text(0, 0.35, str(market.contents["title"].iloc[row])[:70], fontsize=8)
+        right.set(xlim=(0, top), ylim=(-0.6, 1), yticks=[])
+        right.tick_params(labelbottom=k == 2 * best - 1)
+        right.grid(axis="y", visible=False)
+    axes[-1, 1].set_xlabel("expected click rate at the top place (95 % interval)")
+    figure.suptitle(f"The {best} best pieces (blue) and the {best} last ones (grey)", x=0.02, ha="left")
+    return figure

@@ -29,7 +29,7 @@ def use_style() -> None:
     set_matplotlib_formats("retina")
     sns.set_theme(style="whitegrid", palette=list(COLORS))
     mpl.rcParams.update({
-        "figure.figsize": (WIDE, 3.4), "figure.dpi": 100, "axes.titlelocation": "left",
+        "figure.figsize": (WIDE, 3.4), "figure.dpi": 100, "axes.titlelocation": "left", "axes.titlesize": 11,
         "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True,
         "image.cmap": "gray", "font.size": 10,
     })  # fmt: skip
@@ -220,7 +220,7 @@ def image_grid(ax, pictures, columns=8, title=None, gap=1):
         sheet[top : top + H, left : left + W] = picture
     ax.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_axis_off()
-    ax.set_title(title or "", fontsize="medium")
+    ax.set_title(title or "")
     return ax
 
 
@@ -489,7 +489,7 @@ def heat_over(ax, picture, heat, title=None, label="effect, log-odds", limit=Non
     ax.contour(np.asarray(picture, float), levels=4, colors=GREY, linewidths=0.6)
     ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.8)
     ax.set_axis_off()
-    ax.set_title(title or "", fontsize="medium")
+    ax.set_title(title or "")
     return ax
 
 
@@ -518,12 +518,12 @@ def matrix(ax, values, names, title=None, label="value", digits=2):
     ax.set_xticks(np.arange(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
     ax.set_yticks(np.arange(len(names)), names)
     ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.8)
-    ax.set_title(title or "", fontsize="medium")
+    ax.set_title(title or "")
     return ax
 
 
 def _finish(ax, title, xlabel, ylabel, label):
-    ax.set_title(title or "", fontsize="medium")
+    ax.set_title(title or "")
     ax.set_xlabel(xlabel or "")
     ax.set_ylabel(ylabel or "")
     ax.spines[["top", "right"]].set_visible(False)

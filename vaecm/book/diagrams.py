@@ -432,7 +432,7 @@ def overview() -> Drawing:
     models = d.row(
         452, 54, ["effect networks\nwide, deep, three heads", "trees, regression\nclicks only"], GREEN
     )
-    mean = d.box(100, 542, 320, 54, "calibration\nof their mean, on later impressions", GREEN)
+    mean = d.box(100, 542, 320, 54, "weighing, calibration\non later impressions", GREEN)
     effects = d.row(632, 52, ["CTR\nclick rate", "CVR\nconversion rate", "sales\nyuan an impression"], PURPLE)
     d.link((log, items), (items, history_vae), (asof, names[3]), (request, asof), (contents, content_vae, 40),
            (log, history_vae, 310), (log, asof, 360), (request, names[4], 489), *((learned, one) for one in names[:3]),

@@ -333,7 +333,11 @@ class HistoryVAE(TracedOnce):
         return tuple(ops.broadcast_to(mean, ops.shape(item)) for mean in means)
 
     def wanted(self, session: Tensor, every: Tensor) -> Tensor:
-        r"""The direction :math:`u` of item embeddings that is wanted next, from two means as in `seen`: (..., D)."""
+        r"""The direction :math:`u` of item embeddings that is wanted next, from two means as in `seen`: (..., D).
+
+        :math:`u^\top e_i` scores item i beyond its popularity, because the rivals of a batch come as often as they are
+        met; to rank items, add the log of their popularity (Yi et al. 2019, doi:10.1145/3298689.3346996).
+        """
         return self.likes[1](self.likes[0](ops.concatenate([session, every], axis=-1)))
 
     def item_nll(self, x: dict[str, Tensor]) -> Tensor:

@@ -1,17 +1,25 @@
 """Laws of the session model: zeros are a class, labels are never read, a few labels teach something."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
+from sklearn.metrics import log_loss, roc_auc_score
 
 from vaecm.book.sessions import (
     LEAKING,
+    STORED,
     OutcomeExpert,
     SessionConfig,
     SessionExpert,
     SessionModel,
     SessionPreparation,
+    over_folds,
     ridge,
+    scored,
+    stored_folds,
 )
 
 
@@ -125,3 +133,36 @@ def test_ridge_shrinks_noise_and_keeps_a_signal():
     assert ridge(x, y).C < 0.1
     assert ridge(np.column_stack([x, 3 * y + 0.1 * rng.normal(size=300)]), y).C == 0.1
     assert ridge(x[:3], np.array([0, 1, 0])).C == 0.001
+
+
+def test_scores_are_those_of_scikit_learn_and_differences_are_paired():
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=400)
+    p, rival = (1 / (1 + np.exp(-(y - 0.5 + noise * rng.normal(size=400)))) for noise in (1, 1.2))
+    p = p.round(1).clip(0.1, 0.9)  # with ties
+    mine, other, gap = scored(y, p), scored(y, rival), scored(y, p, rival)
+    np.testing.assert_allclose(mine["value"], [roc_auc_score(y, p), log_loss(y, p)])
+    np.testing.assert_allclose(gap["difference"], mine["value"] - other["value"])
+    assert ((mine["low"] < mine["value"]) & (mine["value"] < mine["high"])).all()
+    assert (scored(y, p, p)[["low", "difference", "high"]] == 0).all(axis=None)
+    pd.testing.assert_frame_equal(mine, scored(y, p))
+
+
+def test_stored_folds_give_means_and_student_intervals(tmp_path):
+    rows, values = [], {"LightGBM": [0.7, 0.8, 0.75], "random forest": [0.72, 0.79, 0.77]}
+    for model, found in values.items():
+        for fold, value in enumerate(found):
+            part = "without PageValues, 0.05 of the labels"
+            rows.append({"part": part, "model": model, "seed": fold, "metric": "auc", "value": value})
+    path = tmp_path / "sessions.json"
+    path.write_text(json.dumps({"by_fold": rows}))
+    folds = stored_folds(path)
+    gap = np.subtract(values["random forest"], values["LightGBM"])
+    row = over_folds(folds, "auc", minus="LightGBM")["random forest"].set_index("metric").loc["0.05 auc"]
+    interval = ttest_1samp(gap, 0).confidence_interval()
+    np.testing.assert_allclose(row[["difference", "low", "high"]].astype(float), [gap.mean(), *interval])
+    means = over_folds(folds, "auc")
+    assert list(means) == ["random forest", "LightGBM"]
+    assert means["LightGBM"]["value"].notna().sum() == 1
+    assert not over_folds(folds, "auc", leaking=True)
+    assert list(over_folds(stored_folds(tmp_path / "none.json"), "auc")) == list(STORED.values())

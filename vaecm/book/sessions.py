@@ -13,17 +13,22 @@ tell the outcome (the prediction-constrained objective of Hughes et al. 2017, ar
 Shapes: ``B`` sessions, ``L`` latent dimensions, ``D`` columns of the expert's table, ``F`` features.
 """
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 from keras import ops
+from scipy.stats import t
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from vaecm import losses
 from vaecm.experts import Expert, TableExpert
+from vaecm.metrics import bootstrap_interval
 from vaecm.vae import MultimodalVAE
 
 LEAKING = ("PageValues",)  # made of transactions, see `datasets.load_online_shoppers`
@@ -35,6 +40,17 @@ NUMBERS = {  # column, and the function that takes its long tail in
 CLASSES = ("Month", "OperatingSystems", "Browser", "Region", "TrafficType", "VisitorType", "Weekend")
 RARE = 30  # a class with fewer sessions counts as unknown
 OFTEN_ZERO = 0.02  # share of zeros from which on zero is a class of its own
+SHARES = (1.0, 0.1, 0.05, 0.01)  # of the labels, in the stored results
+STORED = {  # models of the stored results, in the order of the tables, and their names there
+    "logistic regression": "logistic regression", "PCA into logistic regression": "PCA",
+    "random forest": "random forest", "LightGBM": "LightGBM",
+    "VAE latents into logistic regression": "VAE latents alone", "VAE latents and columns": "VAE latents and columns",
+    "untrained latents and columns": "untrained latents and columns",
+    "VAE with labels, own head": "VAE with labels, own head",
+    "VAE with labels, latents and columns": "VAE with labels and columns",
+    "mean of random forest and logistic regression": "mean of forest and logistic",
+    "mean of random forest and VAE latents and columns": "mean of forest and VAE",
+}  # fmt: skip
 
 
 class SessionPreparation:
@@ -415,3 +431,131 @@ def ridge(x, y, seed=0, strengths=(0.001, 0.003, 0.01, 0.1), folds=4):
             total -= np.log(p).sum()
         losses_by_strength.append(total)
     return LogisticRegression(C=strengths[int(np.argmin(losses_by_strength))], max_iter=500).fit(x, y)
+
+
+def scored(
+    y: np.ndarray, p: np.ndarray, rival: np.ndarray | None = None, n_resamples: int = 300, seed: int = 0
+) -> pd.DataFrame:
+    """AUC and log-loss with 95 % intervals from sessions drawn with replacement, for the book's tables.
+
+    Parameters
+    ----------
+    y : array, shape (B,)
+        Outcomes, 0 or 1.
+    p : array, shape (B,)
+        Probabilities.
+    rival : array, shape (B,), optional
+        Another model's: then the differences from it, on the same drawn sessions.
+    n_resamples, seed : int
+
+    Returns
+    -------
+    DataFrame
+        metric, value (with a rival: difference), low, high: a row for "auc" and one for "log_loss".
+
+    Examples
+    --------
+    >>> y, p = np.tile([0, 0, 1, 1], 10), np.tile([0.2, 0.6, 0.4, 0.8], 10)
+    >>> scored(y, p)["value"].round(2).tolist()
+    [0.75, 0.57]
+    >>> scored(y, p, rival=p)["difference"].tolist()
+    [0.0, 0.0]
+    """
+
+    def of(weights):
+        mine = _auc_and_loss(y, p, weights)
+        return mine if rival is None else mine - _auc_and_loss(y, rival, weights)
+
+    found = bootstrap_interval(of, np.arange(len(y)), n_resamples=n_resamples, seed=seed)
+    name = "value" if rival is None else "difference"
+    return pd.DataFrame(
+        {"metric": ["auc", "log_loss"], name: found.value, "low": found.low, "high": found.high}
+    )
+
+
+def _auc_and_loss(y, p, weights):
+    """For each row of weights (R, B), AUC with ties counted half, and log-loss: (R, 2)."""
+    order = np.argsort(p)
+    start = np.r_[0, 1 + np.flatnonzero(np.diff(p[order]))]  # of each run of equal probabilities
+    bought, rest = (np.add.reduceat((weights * c)[:, order], start, axis=1) for c in (y, 1 - y))
+    below = np.cumsum(rest, axis=1) - rest / 2
+    auc = (bought * below).sum(axis=1) / (bought.sum(axis=1) * rest.sum(axis=1))
+    loss = -np.log(np.clip(np.where(y == 1, p, 1 - p), 1e-7, 1))
+    return np.column_stack([auc, weights @ loss / weights.sum(axis=1)])
+
+
+def stored_folds(path: str | Path) -> pd.DataFrame:
+    """The results of ``python -m benchmarks.sessions``, fold by fold.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of the JSON file; where it is missing, the table is empty.
+
+    Returns
+    -------
+    DataFrame
+        Index leaking (bool), labels (their share), model, metric; a column for each fold.
+
+    Examples
+    --------
+    >>> stored_folds("no such file").index.names
+    FrozenList(['leaking', 'labels', 'model', 'metric'])
+    """
+    path, index = Path(path), ["leaking", "labels", "model", "metric"]
+    rows = json.loads(path.read_text(encoding="utf-8"))["by_fold"] if path.exists() else []
+    table = pd.DataFrame(rows, columns=["part", "model", "seed", "metric", "value"])
+    part = table["part"].astype(str)
+    table["leaking"] = part.str.startswith("with ")
+    table["labels"] = part.str.extract(r"([\d.]+) of")[0].astype(float)
+    table["model"] = table["model"].map(STORED)
+    return table.pivot(index=index, columns="seed", values="value")
+
+
+def over_folds(
+    folds: pd.DataFrame, metric: str, minus: str | None = None, leaking: bool = False,
+    shares: Sequence[float] = SHARES,
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """Means over the folds with Student's 95 % intervals, for the book's tables: one "metric" per share of the labels.
+
+    Parameters
+    ----------
+    folds : DataFrame
+        As `stored_folds` gives it.
+    metric : str
+        "auc", "average_precision" or "log_loss".
+    minus : str, optional
+        A model: then the differences from it in the same folds.
+    leaking : bool
+        With the columns in `LEAKING`.
+    shares : sequence of float
+        Of the labels.
+
+    Returns
+    -------
+    dict of DataFrame
+        By name of the model: metric ("0.05 auc"), value (with a rival: difference), low, high. Only models that were
+        measured; where nothing is stored, all, with NaN.
+
+    Examples
+    --------
+    >>> key = [(False, 1.0, "LightGBM", "auc"), (False, 1.0, "PCA", "auc")]
+    >>> names = ["leaking", "labels", "model", "metric"]
+    >>> folds = pd.DataFrame([[0.8, 0.7], [0.7, 0.6]], index=pd.MultiIndex.from_tuples(key, names=names))
+    >>> table = over_folds(folds, "auc", minus="LightGBM", shares=[1])["PCA"]
+    >>> table["metric"][0], round(float(table["difference"][0]), 2)
+    ('1 auc', -0.1)
+    """
+    found, name = {}, "value" if minus is None else "difference"
+    for model in (model for model in STORED.values() if model != minus):
+        keys = [(leaking, share, model, metric) for share in shares]
+        values = folds.reindex(keys)
+        if minus is not None:
+            values = values - folds.reindex([(a, b, minus, d) for a, b, _, d in keys]).to_numpy()
+        mean, n = values.mean(axis=1), values.count(axis=1)
+        half = t.ppf(0.975, np.maximum(n - 1, 1)) * values.sem(axis=1)
+        names = [f"{share:g} {metric}" for share in shares]
+        table = pd.DataFrame({"metric": names, name: mean, "low": mean - half, "high": mean + half})
+        if folds.empty or mean.notna().any():
+            found[model] = table.reset_index(drop=True)
+    return found

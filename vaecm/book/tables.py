@@ -11,6 +11,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 WORDS = {
+    "auc": "AUC", "log_loss": "log-loss",
     "ctr_log_loss": "clicks: log-loss", "ctr_auc": "clicks: AUC", "ctr_gauc": "clicks: AUC within users",
     "ctr_normalised_entropy": "clicks: normalised entropy", "ctr_brier": "clicks: Brier score",
     "ctr_ece": "clicks: calibration error", "cvr_log_loss": "conversions of clicks: log-loss",

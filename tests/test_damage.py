@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from fits import fitted, parts
 from logs import small_log
 
 from vaecm.book import damage
 from vaecm.market import Market
 from vaecm.metrics import score
+from vaecm.simulate import MarketConfig, simulate_market
 
 DAMAGES = {
     "blur": damage.blur_covers,
@@ -200,6 +202,80 @@ def test_whole_numbers_stay_whole(whole):
     assert set(tiers) <= set(whole.users["city_tier"].astype(str))
 
 
+@pytest.mark.parametrize("amount", [0.5, 1.0])
+def test_forgotten_contents_are_the_same_under_ids_that_nobody_met(whole, amount):
+    damaged = damage.forget_contents(whole, amount, seed=2).check()
+    known = damaged.impressions["content_id"].isin(whole.impressions["content_id"]).mean()
+    assert abs(known - (1 - amount)) < 0.15
+    rest = ["title", "product_id", "author_id", "published_at"]
+    for before, after in ((whole, damaged), (damaged, whole)):
+        pd.testing.assert_frame_equal(
+            before.contents[rest].iloc[before.content_rows].reset_index(drop=True),
+            after.contents[rest].iloc[after.content_rows].reset_index(drop=True),
+        )
+    for a, b in ((whole.covers, damaged.covers), (whole.audio, damaged.audio)):
+        np.testing.assert_array_equal(a[whole.content_rows], b[damaged.content_rows])
+    clip = [market.vectors["clip"][market.content_rows] for market in (whole, damaged)]
+    np.testing.assert_array_equal(*clip)
+    pd.testing.assert_frame_equal(damaged.past, whole.impressions)
+
+
+def test_more_is_forgotten_at_more_and_nothing_at_0(whole):
+    same(damage.forget_contents(whole, 0.0), whole)
+    ids = [damage.forget_contents(whole, a, seed=2).impressions["content_id"] for a in (0.3, 0.6)]
+    new = [~i.isin(whole.contents["content_id"]) for i in ids]
+    assert (new[0] <= new[1]).all()
+    assert new[0].sum() < new[1].sum()
+
+
+@pytest.mark.parametrize("name", ["cover", "title", "audio", "attributes", "history", "profile"])
+def test_what_is_hidden_is_found(whole, name):
+    found = damage.hidden(whole, damage.hide_modalities(whole, 0.5, which=[name]))
+    assert found.columns[found.any()].tolist() == [name]
+    assert abs(found[name].mean() - 0.5) < 0.15
+    assert not damage.hidden(whole, whole).any(axis=None)
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return simulate_market(MarketConfig(n_users=80, n_contents=80, n_impressions=4_000))
+
+
+def test_an_oracle_without_gaps_is_the_truth(simulated):
+    found = damage.oracle_with_gaps(simulated, simulated, draws=1)["ctr"]
+    np.testing.assert_allclose(found, simulated.truth["p_click"], rtol=1e-4)
+
+
+def test_an_oracle_loses_more_with_more_gaps_and_the_mean_rate_stays(simulated):
+    found = [
+        damage.oracle_with_gaps(simulated, damage.hide_modalities(simulated, amount), draws=40)["ctr"]
+        for amount in (0.0, 0.4, 0.8)
+    ]
+    spread = [np.log(p).std() for p in found]
+    assert spread[0] > spread[1] > spread[2]
+    for p in found:
+        assert abs(p.mean() / simulated.truth["p_click"].mean() - 1) < 0.15
+
+
+def test_terms_that_two_modalities_tell_need_both_to_be_hidden(simulated):
+    def moved(*which):
+        damaged = damage.hide_modalities(simulated, 1.0, which=which)
+        p = damage.oracle_with_gaps(simulated, damaged, draws=1)["ctr"]
+        return set(np.flatnonzero(~np.isclose(p, simulated.truth["p_click"], rtol=1e-4)))
+
+    assert not moved("vectors")
+    assert moved("profile")
+    one, other = moved("cover"), moved("attributes")
+    assert one
+    assert other
+    assert len(moved("cover", "attributes")) >= len(one | other)
+
+
+def test_an_oracle_with_gaps_needs_the_truth(whole):
+    with pytest.raises(ValueError, match=r"needs market\.truth"):
+        damage.oracle_with_gaps(replace(whole, truth=None), whole)
+
+
 def test_labels_are_dropped_with_their_truth_and_their_past(whole):
     few = damage.drop_labels(whole, 0.9)
     assert len(few.impressions) == len(few.truth) == len(few.past) == 210
@@ -212,7 +288,7 @@ def test_labels_are_dropped_with_their_truth_and_their_past(whole):
 
 
 @pytest.mark.parametrize("amount", [-0.1, 1.1, float("nan"), "half", True])
-@pytest.mark.parametrize("function", [*DAMAGES.values(), damage.drop_labels])
+@pytest.mark.parametrize("function", [*DAMAGES.values(), damage.forget_contents, damage.drop_labels])
 def test_impossible_amounts_are_refused(whole, function, amount):
     with pytest.raises(ValueError, match="amount must be a number from 0 to 1, got"):
         function(whole, amount)
@@ -225,8 +301,26 @@ def test_unknown_modalities_are_refused(whole):
 
 def test_what_a_market_lacks_is_left_out(whole):
     bare = Market(whole.users[["user_id"]], whole.contents[["content_id"]], whole.impressions)
-    for function in DAMAGES.values():
+    for function in (*DAMAGES.values(), damage.forget_contents):
         function(bare, 0.5).check()
+
+
+def test_refitting_on_the_same_labels_gives_the_same_predictor():
+    train, valid, test = parts()
+    before = fitted().predict(test)
+    again = damage.refit(fitted(), train, valid).predict(test)
+    np.testing.assert_allclose(again["ctr"], before["ctr"], rtol=1e-4)
+    pd.testing.assert_frame_equal(fitted().predict(test), before)
+
+
+def test_refitting_keeps_the_encoders_and_forgets_the_other_labels():
+    train, valid, test = parts()
+    few = [damage.drop_labels(part, 0.5) for part in (train, valid)]
+    new = damage.refit(fitted(), *few)
+    pd.testing.assert_frame_equal(new.content_latents(test), fitted().content_latents(test))
+    shown = new.representation.features.history.facts["shown"]["time"]
+    assert len(shown) == sum(len(part.impressions) for part in few)
+    assert np.isfinite(new.predict(test)["ctr"]).all()
 
 
 class Bright:

@@ -7,6 +7,7 @@ for training markets, takes impressions away.
 
 A fitted predictor has stored what it knew of each user. Where histories are damaged, users therefore come
 back under new ids, as somebody who has lost a cookie: what is known of them is what the damaged market tells.
+The same holds for contents that `forget_contents` shows as if for the first time.
 
 Shapes: ``C`` contents, ``U`` users, ``E`` events, ``B`` impressions, ``H, W`` height and width of a cover.
 """
@@ -20,16 +21,34 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 from scipy.ndimage import gaussian_filter
+from scipy.special import expit
 
+from vaecm.features import Features, joined
+from vaecm.history import user_stream
+from vaecm.latents import Representation
 from vaecm.market import Market
 from vaecm.metrics import bootstrap_interval, compare, score
 from vaecm.options import is_number
+from vaecm.predictor import EffectPredictor, learn_state, met, network_inputs, targets, train_effects
 from vaecm.schema import column_kinds
 from vaecm.splits import few_labels
 
 BLUR = 2 / 7  # standard deviation of the Gaussian at amount 1, as a share of a cover's height
 MODALITIES = ("cover", "title", "audio", "attributes", "history", "profile", "vectors")
 KEPT = ("published_at",)  # when a content appeared is no attribute of it
+TOLD_BY = {  # each term of a click's log-odds is gone where all of one of these groups are hidden
+    "click_taste": (("history",), ("cover", "attributes")),
+    "click_intent": (("history",), ("cover", "attributes")),
+    "click_category": (("history",), ("cover", "title", "attributes")),
+    "click_appeal": (("cover",),),
+    "click_wording": (("title",),),
+    "click_sound": (("audio",),),
+    "click_price": (("attributes",),),
+    "click_format": (("attributes",),),
+    "click_hour": (("profile",),),
+    "click_author": (("attributes",),),
+    "click_activity": (("history",),),
+}
 WORD = r"\s*(?:[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\s\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+)"
 
 
@@ -308,6 +327,135 @@ def hide_modalities(
     return market
 
 
+def forget_contents(market: Market, amount: float, seed: int = 0) -> Market:
+    """Contents shown as if for the first time: under new ids, so that no click on them is known.
+
+    All else of them stays: cover, title, sound, attributes, product and author, with what is known of those.
+
+    Parameters
+    ----------
+    market : Market
+    amount : float
+        Chance that a content is forgotten, from 0 to 1.
+    seed : int
+
+    Returns
+    -------
+    Market
+
+    Examples
+    --------
+    >>> import vaecm
+    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=50, n_contents=40, n_impressions=1_000))
+    >>> damaged = forget_contents(market, 1.0)
+    >>> bool(damaged.impressions["content_id"].isin(damaged.past["content_id"]).any())
+    False
+    """
+    amount = _checked(amount)
+    contents, shown = market.contents, market.impressions
+    lost = np.random.default_rng(seed).random(len(contents)) < amount
+    if not lost.any():
+        return market
+    old, new = contents["content_id"][lost], _new_ids(contents["content_id"], lost.sum())
+    arrays = {name: getattr(market, name) for name in ("covers", "audio")}
+    arrays = {name: np.concatenate([x, x[lost]]) for name, x in arrays.items() if x is not None}
+    if market.vectors is not None:
+        arrays["vectors"] = {name: np.concatenate([x, x[lost]]) for name, x in market.vectors.items()}
+    return replace(
+        market, log=market.past, **arrays,
+        contents=pd.concat([contents, contents[lost].assign(content_id=new)], ignore_index=True),
+        impressions=shown.assign(content_id=_renamed(shown["content_id"], old, new)),
+    )  # fmt: skip
+
+
+def hidden(market: Market, damaged: Market) -> pd.DataFrame:
+    """Which modalities `hide_modalities` took from each impression: (B, M) bool, a column for each of them.
+
+    Parameters
+    ----------
+    market, damaged : Market
+        Before and after, with the same impressions.
+
+    Examples
+    --------
+    >>> import vaecm
+    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=50, n_contents=40, n_impressions=1_000))
+    >>> int(hidden(market, hide_modalities(market, 1.0, which=["title"])).any().sum())
+    1
+    """
+    before, after = (_there(part) for part in (market, damaged))
+    lost = {name: before[name] & ~after[name] for name in before}
+    lost["history"] = ~damaged.impressions["user_id"].isin(market.users["user_id"]).to_numpy()
+    return pd.DataFrame(lost)
+
+
+def _there(market):
+    """Which modalities the contents and users of impressions have; attributes are there if any one is."""
+    content, user, there = market.content_rows, market.user_rows, {}
+    for name, array in (("cover", market.covers), ("audio", market.audio)):
+        if array is not None:
+            there[name] = array.any(axis=tuple(range(1, array.ndim)))[content]
+    if "title" in market.contents:
+        there["title"] = market.contents["title"].notna().to_numpy()[content]
+    for name, table, rows in (("attributes", "contents", content), ("profile", "users", user)):
+        columns = attributes(market, table) + [c for c in ("product_id",) if c in getattr(market, table)]
+        there[name] = getattr(market, table)[columns].notna().any(axis=1).to_numpy()[rows]
+    return there
+
+
+def oracle_with_gaps(market: Market, damaged: Market, draws: int = 50, seed: int = 0) -> pd.DataFrame:
+    r"""True click rates as far as they can be told from what `hide_modalities` has left.
+
+    .. math:: \tilde p=\frac1K\sum_k p_{look}\,\sigma\Bigl(\sum_{j\ \text{known}}t_j
+              +\sum_{j\ \text{gone}}t_j^{(k)}\Bigr)
+
+    where :math:`t_j` are the terms of the true log-odds and :math:`t_j^{(k)}` is the term of another impression,
+    drawn at random. A term is gone where everything that tells it is hidden (`TOLD_BY`): what is told by two
+    modalities is kept as long as one of them is there, so the loss is rather too small. On the other hand past
+    clicks may bring back a part of a term that is gone here.
+
+    Parameters
+    ----------
+    market, damaged : Market
+        Before and after, with the same impressions; `market` with the truth of a simulated market.
+    draws : int
+        K.
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        ``ctr``, indexed by impression_id.
+
+    Raises
+    ------
+    ValueError
+        If the market has no truth.
+
+    Examples
+    --------
+    >>> import vaecm
+    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=50, n_contents=40, n_impressions=1_000))
+    >>> np.allclose(oracle_with_gaps(market, market, draws=2)["ctr"], market.truth["p_click"], atol=1e-5)
+    True
+    """
+    if market.truth is None:
+        raise ValueError("oracle_with_gaps needs market.truth, which only simulated markets have")
+    lost, rng, truth = hidden(market, damaged), np.random.default_rng(seed), market.truth
+    terms = {name: truth[name].to_numpy(float) for name in truth if name.startswith("click_")}
+    whole, look, p = sum(terms.values()), truth["p_look"].to_numpy(float), 0.0
+    gone = {
+        name: np.any([lost[list(group)].all(axis=1) for group in groups], axis=0)
+        for name, groups in TOLD_BY.items()
+        if name in terms
+    }
+    for _ in range(draws):
+        drawn = (np.where(rows, rng.permutation(terms[name]) - terms[name], 0) for name, rows in gone.items())
+        p = p + look * expit(whole + sum(drawn)) / draws
+    index = pd.Index(market.impressions["impression_id"], name="impression_id")
+    return pd.DataFrame({"ctr": p}, index=index)
+
+
 def drop_labels(market: Market, amount: float, seed: int = 0) -> Market:
     """A training market in which a share of the impressions is not known; contents, users and events stay.
 
@@ -331,6 +479,64 @@ def drop_labels(market: Market, amount: float, seed: int = 0) -> Market:
     """
     amount = _checked(amount)
     return market if amount == 0 else few_labels(market, 1 - amount, seed)
+
+
+class _KeptReading(Features):
+    """Features learned anew, but what the encoders read is made as when they were trained."""
+
+    def __init__(self, new: Features, old: Features):
+        self.__dict__.update(new.__dict__)
+        self.old = old
+        self.state = new.state | {name: old.state[name] for name in ("actions", "categories")}
+
+    def content_inputs(self, market: Market, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Inputs of the content VAE, with its own words, levels and scales."""
+        return self.old.content_inputs(market, rows)
+
+
+def refit(predictor: EffectPredictor, train: Market, validation: Market) -> EffectPredictor:
+    """A predictor with the same encoders; as-of features, networks, voters and calibration are learned anew.
+
+    What encoders cost is saved where only labels are new, or fewer. Item embeddings and both VAEs stay as they are.
+
+    Parameters
+    ----------
+    predictor : EffectPredictor
+        Fitted; it is left as it was.
+    train, validation : Market
+        Of the same users and contents.
+
+    Returns
+    -------
+    EffectPredictor
+
+    Examples
+    --------
+    >>> import vaecm
+    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=60, n_contents=60, n_impressions=2_000))
+    >>> train, valid, test = vaecm.split_by_time(market, (0.7, 0.1, 0.2))
+    >>> tiny = vaecm.ModelConfig(vae_steps=2, epochs=1, ensemble=1)
+    >>> predictor = vaecm.EffectPredictor(tiny).fit(train, validation=valid, verbose=False)
+    >>> few = [drop_labels(part, 0.5) for part in (train, valid)]
+    >>> len(refit(predictor, *few).predict(test)) == len(test.impressions)
+    True
+    """
+    config, seed, old = predictor.config, predictor.seed, predictor.representation
+    features = _KeptReading(Features.learn(train, validation, config.title_length), old.features)
+    stream = user_stream(joined(train, validation), features.history.until)
+    new = EffectPredictor(config, seed)
+    new.representation = Representation(
+        features, old.items, old.content_vae, old.history_vae, features.coded(stream, old.items), old.users,
+        old.length,
+    )  # fmt: skip
+    new.state = learn_state(train, validation)
+    parts = [
+        (network_inputs(new.representation, p, new.state), targets(p, new.state)) for p in (train, validation)
+    ]
+    new.networks, new.voters = train_effects(
+        new.representation, config, new.state, parts, met(validation), seed
+    )
+    return new
 
 
 def predictions(

@@ -22,7 +22,7 @@ import vaecm  # noqa: E402
 HTML = ROOT / "_build" / "html"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 BOOK_PAGES = sorted((ROOT / "book").glob("*.md"))
-MAX_LINES = 20
+MAX_LINES = 16
 ABSOLUTE = re.compile(r"(?<![\w./:])/(?:home|root|Users|tmp|work|content|opt|usr|var)/\w|\b[A-Z]:\\\\?\w")
 DIRECTIVE = re.compile(
     r"^\s*(?:`{3,}|:{3,})\s*\{[\w:.-]+\}|\{(?:ref|doc|cite|eq|numref|term)(?::\w+)?\}`", re.M
@@ -204,7 +204,8 @@ def test_no_absolute_path(path):
 @notebooks
 def test_cells_are_short(path):
     for cell in code_cells(path):
-        assert len(cell.source.splitlines()) <= MAX_LINES, cell.source[:80]
+        if "complete" not in cell.metadata.get("tags", []):  # a model to be copied whole
+            assert len(cell.source.splitlines()) <= MAX_LINES, cell.source[:80]
 
 
 @notebooks

@@ -12,6 +12,7 @@ the one that is known here, wherever it lies. Without a network, `DataError` say
 import gzip
 import html
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -144,6 +145,14 @@ def example_market() -> Path:
 # --- finding and checking files ---------------------------------------------------------------------------
 
 
+def _pooch():
+    """The library of downloads, without its progress bar's word on what a notebook lacks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pooch
+    return pooch
+
+
 def data_folders(name: str) -> list[Path]:
     """The folders where a data set is looked for without a network, the first one first.
 
@@ -163,8 +172,7 @@ def data_folders(name: str) -> list[Path]:
     >>> [folder.name for folder in data_folders("upworthy")][-1]
     'upworthy'
     """
-    import pooch
-
+    pooch = _pooch()
     cache = Path(pooch.os_cache("vaecm")) / name
     named = os.environ.get("VAECM_DATA_DIR")
     return [Path(named).expanduser().absolute() / name, cache] if named else [cache]
@@ -224,7 +232,7 @@ def _by_hand(name, file, what):
 
 def _download(name, file):
     """Bring a file from its official source into the cache; what is there under its name is whole."""
-    import pooch
+    pooch = _pooch()
 
     _, files = SOURCES[name]
     folder = data_folders(name)[-1]

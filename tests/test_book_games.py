@@ -1,13 +1,15 @@
-"""Laws of graded explanations: other solvers agree, the truth plays the same game, surrogates know their limits."""
+"""Laws of graded explanations: the truth plays the same game, marks tell knowing from guessing, LIME says what it saw."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit
+from fits import fitted, parts
+from scipy.special import expit, logit
 
+import vaecm
 from vaecm import explain as ex
 from vaecm.book import games, surrogates
-from vaecm.market import Market
+from vaecm.simulate import WORDING
 
 RNG = np.random.default_rng(0)
 ROWS = pd.DataFrame(RNG.normal(size=(6, 4)), columns=list("abcd"))
@@ -40,171 +42,177 @@ def test_join_adds_up():
         games.join(table, {"new": ["z"]})
 
 
-def test_kernel_shap_agrees_with_the_exact_values():
-    pytest.importorskip("shap")
-    table = games.kernel_shap(game_of(curved), rounds=20)
-    np.testing.assert_allclose(ex.parts(table), ex.parts(ex.explain(game_of(curved))), atol=1e-6)
-    assert ex.additivity_error(table) < 1e-9
-
-
-def test_lime_over_coalitions_has_its_fidelity():
-    pytest.importorskip("lime")
-    game = game_of(lambda x: 2 * x["a"] - x["b"])
-    table = games.lime_on_coalitions(game, rounds=20)
-    assert table["r2"].min() > 0.95
-    np.testing.assert_allclose(table["a"], ex.explain(game)["a"], rtol=0.12)
-
-
 def test_the_largest_attributions_move_the_prediction_first():
     game = game_of(lambda x: 3 * x["a"] + x["b"] + 0.1 * x["c"])
-    found = games.deletion(game, ex.explain(game))
-    assert (found["by size"] >= found["at random"] - 1e-9).all()
-    assert found["by size"].iloc[1] > 1.2 * found["at random"].iloc[1]
-    assert found["by size"].iloc[-1] == pytest.approx(found["at random"].iloc[-1])
+    table = ex.explain(game)
+    moved = games.deletion(game, table)
+    assert moved[0] == pytest.approx(0)
+    assert moved[-1] == pytest.approx(np.abs(table["base"] - table["prediction"]).mean())
+    chance = [
+        games.deletion(game, table.assign(**{name: rng.random(6) for name in "abcd"}))
+        for rng in map(np.random.default_rng, range(20))
+    ]
+    assert moved[1] > 1.2 * np.mean(chance, axis=0)[1]
+
+
+# --- the columns of the models
+
+
+def test_a_predictor_speaks_of_its_own_columns():
+    test, predictor = parts()[2], fitted()
+    table = games.network_table(predictor, test)
+    assert table.columns.is_unique
+    says = games.network_log_odds(predictor)(table)
+    np.testing.assert_allclose(says, logit(predictor.predict(test)["ctr"]), atol=1e-9)
+    groups = games.groups_of(table.columns)
+    assert {"record", "match", "user", "history", "time", "place", "content"} <= set(groups)
+    assert sorted(column for columns in groups.values() for column in columns) == sorted(table.columns)
+    assert groups["place"] == ["position_code"]
+
+
+def test_groups_are_joined_under_new_names():
+    columns = ["cover_mean", "title_topic_1", "user_events", "user_category_share", "content_click_rate"]
+    assert games.groups_of(columns, {"piece": ["cover", "title"]}) == {
+        "piece": ["cover_mean", "title_topic_1"], "record": ["content_click_rate"],
+        "match": ["user_category_share"], "history": ["user_events"],
+    }  # fmt: skip
 
 
 # --- the game that the truth can play
 
 
-class Oracle:
-    """Log-odds that add up over content, request and position."""
-
-    def effects(self, request_ids, content_ids, positions):
-        z = 0.3 * np.asarray(content_ids) - 0.1 * np.asarray(request_ids) - np.log(np.asarray(positions)) - 1
-        return pd.DataFrame({"p_click": expit(z), "p_convert": 0.1, "expected_sales": expit(z)})
-
-
 @pytest.fixture(scope="module")
 def market():
-    n, rng = 300, np.random.default_rng(1)
-    log = pd.DataFrame({
-        "impression_id": np.arange(n), "request_id": np.arange(n) // 3, "user_id": np.arange(n) // 30,
-        "content_id": rng.integers(0, 12, n), "position": 1 + np.arange(n) % 3,
-        "time": pd.Timestamp("2025-03-01") + pd.to_timedelta(np.arange(n) // 3, unit="h"), "clicked": 0,
-    })  # fmt: skip
-    contents = pd.DataFrame({"content_id": np.arange(12), "published_at": pd.Timestamp("2025-02-01")})
-    return Market(pd.DataFrame({"user_id": np.arange(10)}), contents, log, oracle=Oracle())
+    return vaecm.simulate_market(vaecm.MarketConfig(n_users=80, n_contents=60, n_impressions=3_000, seed=3))
 
 
-def test_the_truth_plays_and_an_additive_one_gets_its_centred_terms(market):
-    truth = games.Truth(market.oracle)
-    ids = np.arange(100, 160)
-    table = ex.explain(games.swap_game(truth, market, ids, n_background=40))
-    assert ex.additivity_error(table) < 1e-9
-    log = market.impressions.iloc[ids]
-    terms = pd.DataFrame({
-        "content": 0.3 * log["content_id"], "request": -0.1 * log["request_id"], "position": -np.log(log["position"])
-    })  # fmt: skip
-    marks = games.grade(table, terms.set_axis(table.index))
-    assert marks.loc["mean of groups", "correlation"] > 0.85
-    assert (marks["low"] <= marks["correlation"]).all()
-    assert marks.loc["content", "error"] < 0.5 * marks.loc["content", "error_of_zero"]
+def last(market, n, days=2):
+    """Impressions of the last days, of pieces that were out before."""
+    log = market.impressions
+    start = log["time"].max() - pd.Timedelta(days=days)
+    born = market.contents["published_at"].to_numpy()[market.content_rows]
+    return log["impression_id"][(log["time"] >= start) & (born <= start)].to_numpy()[:n]
 
 
-def test_two_players_of_one_seed_meet_the_same_backgrounds(market):
-    one, two = (
-        ex.explain(games.swap_game(games.Truth(market.oracle), market, [5, 9], seed=seed)) for seed in (0, 0)
+def test_the_truth_plays_with_things_that_can_be_exchanged(market):
+    ids = last(market, 30)
+    table = ex.explain(games.true_game(market, ids, n_background=20))
+    assert ex.additivity_error(table) < 1e-6
+    truth = market.truth.loc[ids]
+    assert table["prediction"].to_numpy() == pytest.approx(logit(truth["p_click"].to_numpy(float)), abs=1e-5)
+    hidden = truth["click_hidden"] + truth["click_fatigue"]  # what no column shows, and earlier meetings
+    assert table["record"].corr(hidden) > 0.99
+    first, later = (table["position"][market.impressions.set_index("impression_id")["position"].loc[ids].to_numpy() == k]
+                    for k in (1, 6))  # fmt: skip
+    assert first.min() > later.max()
+
+
+def test_a_part_that_matters_alone_gets_its_centred_term(market):
+    """Of a bait title nothing hangs on the user where nobody is young; claims hang on the stage alone."""
+    ids = last(market, 20)
+    mixer = ex.Mixer(market, ids, None, 20)
+    world = market.oracle.world
+    stage = world["request_stage"][market.impressions["request_id"].to_numpy()[mixer.own] - 1]
+    game = games.true_game(market, ids, {"title": ["contents.title"]}, n_background=20)
+    values = game.value(ex.coalitions(1))
+    own, other = (market.content_rows[rows] for rows in (mixer.own, mixer.background))
+    young = (
+        world["user_age"][world["request_user"][market.impressions["request_id"].to_numpy()[mixer.own] - 1]]
+        == 0
     )
+    wording, bait = world["content_wording"], world["content_bait"]
+    step = 0.4 * WORDING[stage][:, None] * (wording[own][:, None] - wording[other])
+    step = step + 0.3 * young[:, None] * (bait[own][:, None] - bait[other])
+    look = market.truth["p_look"].to_numpy(float)[mixer.own][:, None]
+    inner = [
+        logit(np.clip(expit(v) / look, 1e-9, 1 - 1e-9)) for v in values
+    ]  # log-odds of a click given a look
+    np.testing.assert_allclose(inner[1] - inner[0], step, atol=2e-3)
+
+
+def test_the_truth_and_a_model_meet_the_same_background(market):
+    ids = last(market, 5)
+    one, two = (ex.explain(games.true_game(market, ids, n_background=10, seed=4)) for _ in range(2))
     pd.testing.assert_frame_equal(one, two)
-    marks = games.grade(one, two, seed=0)
-    assert marks["error"].max() == 0
+    mixed = []
+
+    def spying(m):
+        mixed.append(m.impressions["user_id"])
+        return np.full(len(m.impressions), 0.1)
+
+    ex.explain_market(spying, market, ids, n_background=10, seed=4, verbose=False)
+    mixer = ex.Mixer(market, ids, None, 10, 4)
+    known = market.impressions["user_id"].to_numpy()[np.r_[mixer.own, mixer.background]]
+    assert set(pd.concat(mixed)) == set(known)
 
 
-def test_backgrounds_were_possible(market):
-    """A content is put only into requests that were made when it was out."""
-    young = market.contents.assign(
-        published_at=pd.Timestamp("2025-03-01") + pd.to_timedelta(np.arange(12) * 4, unit="h")
-    )
-    late = (
-        market.impressions["time"] >= young["published_at"].iloc[market.impressions["content_id"]].to_numpy()
-    )
-    possible = Market(
-        market.users, young, market.impressions[late].reset_index(drop=True), oracle=market.oracle
-    )
-
-    class Strict(games.Truth):
-        def predict(self, m):
-            born = young["published_at"].iloc[m.impressions["content_id"]].to_numpy()
-            assert (m.impressions["time"].to_numpy() >= born).all()
-            return super().predict(m)
-
-    ids = possible.impressions["impression_id"].tail(5)
-    ex.explain(games.swap_game(Strict(market.oracle), possible, ids))
+def test_a_market_without_truth_cannot_play():
+    with pytest.raises(ValueError, match=r"true_game needs market\.oracle"):
+        games.true_game(parts()[2], [1])
 
 
-def test_true_terms_add_up_and_grades_know_nothing_from_something():
+# --- marks
+
+
+def test_grades_know_something_from_nothing():
     rng = np.random.default_rng(0)
-    log = pd.DataFrame({"impression_id": np.arange(500), "user_id": 1, "content_id": 1})
-    truth = pd.DataFrame(
-        rng.normal(size=(500, 3)), columns=["click_a", "click_b", "click_c"], index=log["impression_id"]
-    )
-    market = Market(log[["user_id"]][:1], log[["content_id"]][:1], log, truth=truth)
-    terms = games.true_terms(market, {"ab": ("a", "b"), "c": ("c",)}, "click_")
-    np.testing.assert_allclose(terms["ab"], truth["click_a"] + truth["click_b"])
-    marks = games.grade(2 * terms, terms)
+    truth = pd.DataFrame(rng.normal(size=(300, 2)), columns=["a", "b"])
+    clusters = np.arange(300) // 3
+    marks = games.grade(2 * truth, truth, clusters)
     assert (marks["correlation"] > 0.999).all()
-    assert (marks["sign"] == 1).all()
-    shuffled = terms.sample(frac=1, random_state=0).set_axis(terms.index)
-    assert abs(games.grade(shuffled, terms).loc["mean of groups", "correlation"]) < 0.15
-    with pytest.raises(ValueError, match="no attributions for c"):
-        games.grade(terms.drop(columns="c"), terms)
-    with pytest.raises(ValueError, match="no terms click_d; there are"):
-        games.true_terms(market, {"d": ("d",)}, "click_")
+    assert marks["error"].to_numpy() == pytest.approx(marks["error of zero"].to_numpy())
+    noisy = truth + rng.normal(size=truth.shape)
+    guess = truth.sample(frac=1, random_state=0).set_axis(truth.index)
+    marks = games.grade(guess, truth, clusters).loc["mean of groups"]
+    assert marks["low"] < 0 < marks["high"]
+    pairs = games.grade_pairs(noisy, guess, truth, clusters)
+    assert (pairs["low"] > 0.4).all()
+    both = games.grade(noisy, truth)["correlation"] - games.grade(guess, truth)["correlation"]
+    assert pairs["difference"].to_numpy() == pytest.approx(both.to_numpy())
+    with pytest.raises(ValueError, match="no attributions for b; join them first"):
+        games.grade(truth[["a"]], truth)
 
 
-def test_maps_of_random_weights_can_be_told_apart():
-    x = RNG.normal(size=(4, 8, 8))
-    weights = RNG.normal(size=(2, 8, 8))
-    assert games.agreement(lambda t: t * weights[0], lambda t: 2 * t * weights[0], x) == pytest.approx(1)
-    assert games.agreement(lambda t: weights[:1] + 0 * t, lambda t: weights[1:] + 0 * t, x) < 0.5
+# --- LIME
 
 
-# --- surrogates and rankings
+def lime(function, rows, background, **options):
+    pytest.importorskip("lime")
+    return surrogates.lime_rows(function, rows, background, **{"draws": 400} | options)
 
 
-@pytest.fixture(scope="module")
-def trees():
-    lightgbm = pytest.importorskip("lightgbm")
-    rng = np.random.default_rng(1)
-    x = pd.DataFrame(rng.normal(size=(2_000, 3)), columns=["a", "b", "c"])
-    y = rng.random(2_000) < expit(1.5 * x["a"] * x["b"] - 1)
-    model = lightgbm.LGBMClassifier(n_estimators=30, num_leaves=8, verbose=-1, n_jobs=1).fit(x, y)
-    return model, x, y.to_numpy()
+def test_lime_finds_a_linear_model_and_says_when_it_finds_nothing():
+    found = lime(lambda x: 2 * x["a"] - x["b"], ROWS, BACKGROUND)
+    expected = 2 * (ROWS["a"] - BACKGROUND["a"].mean())
+    np.testing.assert_allclose(found.attributions["a"], expected, rtol=0.08)  # ridge regression shrinks
+    assert found.quality["r2"].min() > 0.99
+    wild = lime(lambda x: np.sin(40 * x["a"]), ROWS, BACKGROUND)
+    assert wild.quality["r2"].max() < 0.3
 
 
-def test_tree_interactions_name_the_pair(trees):
-    pytest.importorskip("shap")
-    model, x, _ = trees
-    pairs = surrogates.tree_interactions(model, x[:50])
-    assert pairs.loc["a", "b"] > 3 * max(pairs.loc["a", "c"], pairs.loc["b", "c"])
+def test_lime_is_local_where_it_draws_around_the_row():
+    """Of a bent line, the slope at the row counts, not the one at the background's mean."""
+    rows = pd.DataFrame({"a": [3.0, -3.0], "b": 0.0})
+    bent = lambda x: np.abs(x["a"])  # noqa: E731
+    found = lime(bent, rows, BACKGROUND[["a", "b"]], width=0.5)
+    assert (found.attributions["a"] > 1).all(), "|a| grows away from 0 on both sides"
+    away = lime(bent, rows, BACKGROUND[["a", "b"]], around=False, width=0.5)
+    assert np.abs(away.attributions["a"]).max() < found.attributions["a"].min()
 
 
-def test_global_importances_find_what_matters(trees):
-    model, x, y = trees
-    groups = {"ab": ["a", "b"], "c": ["c"]}
-    assert surrogates.gain_by_group(model, groups).index[0] == "ab"
-    loss = surrogates.permutation_by_group(lambda t: model.predict_proba(t)[:, 1], x, y, groups)
-    assert loss["ab"] > 0.05 > abs(loss["c"])
-    constant = surrogates.permutation_by_group(lambda t: np.full(len(t), 0.3), x, y, groups)
-    assert constant.tolist() == [0, 0]
+def test_a_gap_stays_a_gap_and_a_narrow_kernel_sees_nobody():
+    rows = ROWS.assign(b=[np.nan, *ROWS["b"][1:]])
+    seen = []
 
+    def predict(x):
+        seen.append(x["b"].isna().to_numpy())
+        return x["a"] + x["b"].fillna(0)
 
-def test_surrogates_know_how_faithful_they_are():
-    x = pd.DataFrame(np.random.default_rng(0).normal(size=(400, 2)), columns=["a", "b"])
-    x["kind"] = pd.Categorical(np.where(x["a"] > 0, "u", "v"))
-
-    def linear(t):
-        return 2 * t["a"] - t["b"] + 3.0 * (t["kind"] == "u").astype(float)
-
-    straight = surrogates.surrogate_linear(linear, x, link="identity")
-    assert straight.low <= straight.fidelity <= straight.high
-    assert straight.fidelity > 0.999
-    np.testing.assert_allclose(straight.predict(x[:5]), linear(x[:5]), atol=0.1)
-    parts = straight.contributions(x)
-    assert np.corrcoef(parts["b"], -x["b"])[0, 1] > 0.999
-    noise = surrogates.surrogate_tree(lambda t: np.sin(1e3 * t["a"]), x, link="identity")
-    assert noise.fidelity < 0.2
-    stump = surrogates.surrogate_tree(lambda t: 1.0 * (t["a"] > 0.3), x, depth=1, link="identity")
-    assert "a <=" in stump.text
-    with pytest.raises(ValueError, match="at least 20 rows, got 6"):
-        surrogates.surrogate_tree(curved, ROWS, link="identity")
+    found = lime(predict, rows, BACKGROUND)
+    assert found.attributions.loc[0, "b"] == 0
+    assert seen[0].all()
+    assert not seen[1].any()
+    wide = pd.DataFrame(RNG.normal(size=(50, 60)))
+    counts = [lime(lambda x: x[0], wide[:1], wide, width=h).quality["samples"].iloc[0] for h in (1.0, 6.0)]
+    assert counts[0] < 2
+    assert counts[1] > 200

@@ -88,10 +88,10 @@ def test_exact_attributions_of_an_additive_model_are_its_centred_terms():
 
 def test_shap_itself_gives_the_same():
     shap = pytest.importorskip("shap")
-    explainer = shap.explainers.Exact(
+    explainer = shap.KernelExplainer(
         lambda x: curved(pd.DataFrame(x, columns=list("abcd"))), BACKGROUND.to_numpy()
     )
-    theirs = explainer(ROWS.to_numpy()).values
+    theirs = explainer.shap_values(ROWS.to_numpy(), silent=True)
     ours = ex.explain_rows(curved, ROWS, BACKGROUND, method="exact", link="identity", verbose=False)
     np.testing.assert_allclose(ex.parts(ours), theirs, atol=1e-6)
 
@@ -103,6 +103,17 @@ def test_a_group_is_one_player_and_columns_of_no_group_keep_their_values():
     mean = (BACKGROUND["a"] * BACKGROUND["b"] + 0.5 * BACKGROUND["a"]).mean()
     assert table["ab"].to_numpy() == pytest.approx((ROWS["a"] * ROWS["b"] + 0.5 * ROWS["a"]) - mean)
     assert list(table.columns) == ["base", "ab", "prediction"]
+
+
+def test_each_background_row_is_a_game_of_its_own():
+    options = {"link": "identity", "verbose": False, "method": "exact"}
+    each = ex.explain_rows(curved, ROWS, BACKGROUND, each=True, **options)
+    assert list(each.index.names) == [None, "background"]
+    assert ex.additivity_error(each) < 1e-9
+    alone = ex.explain_rows(curved, ROWS, BACKGROUND[3:4], **options)
+    np.testing.assert_allclose(each.xs(3, level="background"), alone)
+    mean = ex.explain_rows(curved, ROWS, BACKGROUND, **options)
+    np.testing.assert_allclose(each.groupby(level=0).mean(), mean)
 
 
 def test_classes_and_ids_survive():
@@ -167,90 +178,6 @@ def test_a_model_that_is_no_function_is_found_out():
         ex.explain_rows(lambda x: rng.random(len(x)), ROWS, BACKGROUND, verbose=False)
 
 
-# --- trees and LIME
-
-
-def test_tree_values_add_up_over_groups():
-    pytest.importorskip("shap")
-    lightgbm = pytest.importorskip("lightgbm")
-    rng = np.random.default_rng(1)
-    x = pd.DataFrame(rng.normal(size=(2_000, 3)), columns=["a", "b", "c"])
-    y = rng.random(2_000) < expit(1.5 * x["a"] * x["b"] - 1)
-    model = lightgbm.LGBMClassifier(n_estimators=30, num_leaves=8, verbose=-1, n_jobs=1).fit(x, y)
-    table = ex.tree_rows(model, x[:50], {"ab": ["a", "b"], "c": ["c"]})
-    assert ex.additivity_error(table) < 1e-9
-    assert table["prediction"].to_numpy() == pytest.approx(model.predict(x[:50], raw_score=True))
-    assert table["ab"].abs().mean() > 5 * table["c"].abs().mean()
-
-
-def lime(predict, rows, background, **options):
-    pytest.importorskip("lime")
-    options = {"link": "identity", "verbose": False, "samples": 400} | options
-    return ex.lime_rows(predict, rows, background, **options)
-
-
-def test_lime_finds_a_linear_model_and_says_when_it_finds_nothing():
-    linear = lime(lambda x: 2 * x["a"] - x["b"], ROWS, BACKGROUND)
-    expected = 2 * (ROWS["a"] - BACKGROUND["a"].mean())
-    np.testing.assert_allclose(linear["a"], expected, rtol=0.08)  # ridge regression shrinks
-    assert linear["r2"].min() > 0.99
-    wild = lime(lambda x: np.sin(40 * x["a"]), ROWS, BACKGROUND)
-    assert wild["r2"].max() < 0.3
-
-
-def test_lime_is_local():
-    """Of a bent line, the slope at the row counts, not the one at the background's mean."""
-    rows = pd.DataFrame({"a": [3.0, -3.0], "b": 0.0})
-    table = lime(lambda x: np.abs(x["a"]), rows, BACKGROUND[["a", "b"]], width=0.5)
-    assert (table["a"] > 1).all(), "|a| grows away from 0 on both sides"
-
-
-X = pd.DataFrame({
-    "price": [1.0, 2, np.nan, 4] * 10, "kind": ["a", "b", None, "c"] * 10, "n": [1, 2, 3, 4] * 10
-})  # fmt: skip
-
-
-def priced(table):
-    return (
-        table["n"].astype(float)
-        + 2.0 * table["kind"].isin(["b"])
-        - 0.5 * table["price"].astype(float).fillna(0)
-    )
-
-
-@pytest.mark.parametrize(
-    ("rows", "background"),
-    [
-        (X[:4], X),
-        (X[:4].assign(kind="z"), X),
-        (X[:4], X.assign(kind=None)),
-        (X[:4].convert_dtypes(), X.convert_dtypes()),
-        (X[:4].astype({"kind": "category"}), X.astype({"kind": "category"})),
-        (X[:4], X.astype({"kind": "category"})),
-        (X[:4].assign(kind=[True, False, True, False]), X.assign(kind=[True, False, True, False] * 10)),
-    ],
-)
-def test_lime_reads_gaps_and_classes_of_all_types(rows, background):
-    table = lime(priced, rows, background)
-    np.testing.assert_allclose(table["prediction"], priced(rows).astype(float))
-    assert table["r2"].min() > 0.4
-    assert table["price"].iloc[2] == 0, "a gap has no attribution"
-    assert np.isfinite(table.to_numpy(float)).all()
-
-
-def test_lime_tells_classes_apart():
-    table = lime(priced, X[:4], X)
-    assert table["kind"].iloc[1] > 0.5 > table["kind"].iloc[[0, 3]].max()
-
-
-def test_lime_names_the_columns_that_it_cannot_read():
-    odd = X.assign(day=pd.Timestamp("2025-01-01"), tags=[["x"]] * 40)
-    with pytest.raises(ValueError, match=r"which these are not: day \(datetime64.*\), tags \(object\)"):
-        lime(priced, odd[:3], odd)
-    with pytest.raises(ValueError, match="at least twice the 3 columns, got 5"):
-        lime(priced, X[:3], X, samples=5)
-
-
 # --- markets
 
 
@@ -294,6 +221,12 @@ def small():
     return small_market()
 
 
+GROUPS = {
+    "cover": ["covers"], "title": ["contents.title"], "sound": ["audio"], "vectors": ["vectors.clip"],
+    "position": ["impressions.position"],
+}  # fmt: skip
+
+
 class Transparent:
     """A predictor whose log-odds can be written down: one additive term for each modality.
 
@@ -310,73 +243,76 @@ class Transparent:
         assert (c >= 0).all()
         assert (u >= 0).all()
         age = (log["time"] - contents["published_at"].iloc[c].to_numpy()) / pd.Timedelta(days=1)
+        assert (age >= 0).all(), "no piece is shown before it is out"
         vector = np.nan_to_num(market.vectors["clip"])[c].sum(axis=1)
-        attributes = -0.5 * np.log(contents["price"].to_numpy(float)[c]) - 0.1 * age.to_numpy()
+        attributes = -0.5 * np.log(contents["price"].to_numpy(float)[c])
+        past = np.log1p(log["user_id"].map(self.events).fillna(0).to_numpy(float))
         return {
             "cover": 2 * market.covers.mean(axis=(1, 2, 3))[c] / 255,
-            "title": 0.3 * contents["title"].notna().to_numpy()[c],
+            "title": 0.1 * contents["title"].str.len().to_numpy()[c],
             "sound": 0.5 * (market.audio.max(axis=(1, 2)) > 0)[c], "vectors": 0.2 * vector,
             "attributes": attributes + 0.4 * (contents["format"] == "live").to_numpy()[c],
             "record": 0.1 * log["content_id"].map(self.clicks).fillna(0).to_numpy(float),
-            "history": 0.2 * np.log1p(log["user_id"].map(self.events).fillna(0).to_numpy(float)),
-            "profile": 0.4 * (users["age_group"] == "45+").to_numpy()[u],
-            "context": -0.8 * np.log(log["position"].to_numpy()),
+            "user": 0.2 * past + 0.4 * (users["age_group"] == "45+").to_numpy()[u],
+            "position": -0.8 * np.log(log["position"].to_numpy()),
         }  # fmt: skip
 
     def predict(self, market):
-        assert (
-            "clicked" not in market.impressions
-            or len(market.impressions) == 400
-            or "policy" in market.impressions
-        )
+        assert "clicked" not in market.impressions or len(market.impressions) <= 30
         z = sum(self.terms(market).values())
         return pd.DataFrame({"ctr": expit(z - 2)}, index=market.impressions["impression_id"])
 
 
-def test_all_modalities_of_a_market_are_players(small):
+def test_all_inputs_of_a_market_are_players(small):
     groups = ex.market_groups(small)
-    assert list(groups) == list(Transparent(small).terms(small))
-    assert set(groups["attributes"]) == {"contents.format", "contents.published_at", "contents.price"}
-    assert groups["context"] == ("impressions.position",), "neither policy nor time nor outcome"
+    assert list(groups) == ["cover", "title", "sound", "vectors", "attributes", "user", "position"]
+    assert {"contents.product_id", "contents.author_id", "contents.price"} <= set(groups["attributes"])
+    assert set(groups["user"]) == {"impressions.user_id", "impressions.time"}, "no policy"
 
 
 @pytest.mark.parametrize("method", ["exact", "permutation"])
 def test_a_market_is_explained_as_it_was_made(small, method):
-    ids = small.impressions["impression_id"].to_numpy()[200:230]
+    ids = small.impressions["impression_id"].to_numpy()[-30:]
     model = Transparent(small)
-    table = ex.explain_market(model, small, ids, method=method, rounds=2, n_background=20, verbose=False)
+    table = ex.explain_market(model, small, ids, method=method, rounds=1, n_background=20, verbose=False)
     assert list(table.index) == list(ids)
     assert ex.additivity_error(table) < 1e-9
-    true = pd.DataFrame(model.terms(small.select(ids)), index=ids)
-    for name in ("cover", "title", "sound", "vectors", "record", "history"):  # hidden, they say nothing
-        assert table[name].to_numpy() == pytest.approx(true[name].to_numpy()), name
-    for name in ("attributes", "profile"):  # against the typical content and user
-        assert np.ptp(table[name] - true[name]) < 0.3, name
-    assert np.corrcoef(table["attributes"], true["attributes"])[0, 1] > 0.99
-    mean = model.terms(small)["context"].mean()
-    assert (true["context"] - table["context"]).mean() == pytest.approx(mean, abs=0.1)
+    mixer = ex.Mixer(small, ids, None, 20)
+    background = small.impressions["impression_id"].to_numpy()[mixer.background]
+    true, other = (pd.DataFrame(model.terms(small.select(some))) for some in (ids, np.unique(background)))
+    weights = pd.Series(background).value_counts().sort_index().to_numpy()
+    for name in true.drop(columns="record"):
+        mean = np.average(other[name], weights=weights)
+        assert table[name].to_numpy() == pytest.approx(true[name].to_numpy() - mean), name
+    assert table["record"].to_numpy() == pytest.approx(true["record"].to_numpy()), "new pieces have none"
 
 
-def test_groups_can_be_finer(small):
-    groups = {"price": ["contents.price"], "kind": ["contents.format"], "place": ["impressions.position"]}
-    ids = small.impressions["impression_id"].to_numpy()[:5]
-    table = ex.explain_market(Transparent(small), small, ids, groups, verbose=False)
+def test_columns_of_no_group_stay_the_rows_own(small):
+    ids = small.impressions["impression_id"].to_numpy()[-5:]
+    table = ex.explain_market(Transparent(small), small, ids, GROUPS, verbose=False)
     assert ex.additivity_error(table) < 1e-9
-    assert list(table.columns) == ["base", "price", "kind", "place", "prediction"]
-    live = small.contents.set_index("content_id")["format"].loc[small.impressions["content_id"][:5]] == "live"
-    assert table["kind"].to_numpy() == pytest.approx(0.4 * live.to_numpy())
+    assert list(table.columns) == ["base", *GROUPS, "record", "prediction"]
+    finer = {"price": ["contents.price"], "rest": ["contents.format", "contents.published_at"]}
+    table = ex.explain_market(Transparent(small), small, ids, finer, verbose=False)
+    price = -0.5 * np.log(small.content_table()["price"].to_numpy()[small.content_rows[-5:]])
+    assert np.ptp(table["price"].to_numpy() - price) < 1e-9
 
 
-def test_the_store_is_asked_for_the_true_ids_unless_they_are_hidden(small):
-    """A model that knows ids alone has a record and a history, and nothing else."""
-
-    def knows(market):
-        seen = market.impressions["content_id"].isin(small.contents["content_id"])
-        return pd.DataFrame({"ctr": np.where(seen, 0.4, 0.2)}, index=market.impressions["impression_id"])
-
-    table = ex.explain_market(knows, small, [1, 2, 3], verbose=False, n_background=2)
-    assert table["record"].to_numpy() == pytest.approx(np.log(0.4 / 0.6) - np.log(0.2 / 0.8))
-    assert ex.parts(table).drop(columns="record").abs().to_numpy().max() < 1e-9
+def test_a_mixture_takes_each_part_from_where_it_says(small):
+    mixer = ex.Mixer(small, small.impressions["impression_id"].to_numpy()[-3:], GROUPS, 2)
+    sources = mixer.sources(np.array([[True, False, True, False, True]]))
+    shown = mixer.market_of(sources)
+    rows = mixer.columns(sources)
+    at = shown.content_rows
+    assert not set(shown.impressions["content_id"]) & set(small.contents["content_id"])
+    np.testing.assert_array_equal(shown.covers[at], small.covers[rows["covers"]])
+    np.testing.assert_array_equal(shown.audio[at], small.audio[rows["audio"]])
+    assert list(shown.contents["title"].iloc[at]) == list(
+        small.contents["title"].iloc[rows["contents.title"]]
+    )
+    own = small.impressions["position"].to_numpy()[-3:]
+    assert list(shown.impressions["position"]) == list(np.repeat(own, 2))
+    shown.check(targets=False)
 
 
 def test_the_background_is_drawn_by_the_seed_and_large_by_default(small):
@@ -384,15 +320,26 @@ def test_the_background_is_drawn_by_the_seed_and_large_by_default(small):
 
     def spying(market):
         asked.append(len(market.impressions))
-        return 1 / (1 + market.impressions["position"].to_numpy())
+        return 1 / (1 + market.impressions["impression_id"].to_numpy() * 0 + market.impressions["position"])
 
-    groups = {"context": ["impressions.position"]}
-    one, two, other = (
-        ex.explain_market(spying, small, [7], groups, seed=seed, verbose=False) for seed in (0, 0, 1)
-    )
-    assert max(asked) >= 50
-    pd.testing.assert_frame_equal(one, two)
-    assert one["base"].iloc[0] != other["base"].iloc[0]
+    groups, ids = {"user": ["impressions.user_id", "impressions.time"]}, [390, 400]
+    one, two, other = (ex.Mixer(small, ids, groups, seed=seed).background for seed in (0, 0, 1))
+    assert len(one) == 50
+    assert list(one) == list(two) != list(other)
+    born = small.contents["published_at"].to_numpy()[small.content_rows]
+    time = small.impressions["time"].to_numpy()
+    assert born[one].max() <= time[[389, 399]].min()
+    table = ex.explain_market(spying, small, ids, groups, verbose=False)
+    assert table["user"].abs().max() < 1e-9
+    assert max(asked) <= 2 * 51, "equal mixtures are asked once"
+
+
+def test_impressions_that_nothing_can_be_compared_with_are_refused(small):
+    young = small.contents.assign(published_at=small.impressions["time"].max())
+    log = small.impressions.tail(3)
+    lone = Market(small.users, young, log.assign(time=log["time"].max() - pd.Timedelta(days=1)))
+    with pytest.raises(ValueError, match="explain impressions of fewer days"):
+        ex.explain_market(lambda m: np.full(len(m.impressions), 0.2), lone, verbose=False)
 
 
 def test_a_market_without_much_is_explained_too():
@@ -405,27 +352,31 @@ def test_a_market_without_much_is_explained_too():
     )
     market = Market(pd.DataFrame({"user_id": [1]}), contents, log)
     table = ex.explain_market(lambda m: np.full(len(m.impressions), 0.3), market, [3], verbose=False)
-    assert list(table.columns) == ["base", "attributes", "record", "history", "prediction"]
+    assert list(table.columns) == ["base", "attributes", "user", "record", "prediction"]
     assert ex.additivity_error(table) < 1e-9
 
 
 def test_a_prediction_that_hangs_on_the_other_rows_is_found_out(small):
     def crowd(market):
-        return np.full(len(market.impressions), 1 / len(market.impressions))
+        return np.full(len(market.impressions), 1 / (1 + len(market.impressions)))
 
     with pytest.raises(RuntimeError, match="the same prediction twice"):
-        ex.explain_market(crowd, small, [1, 2], verbose=False)
+        ex.explain_market(crowd, small, [399, 400], verbose=False)
 
 
 def test_what_does_not_fit_a_market_is_named_at_once(small):
-    groups = {"one": ["covers", "contents.magic"], "two": ["covers"], "three": ["impressions.clicked"]}
+    groups = {
+        "one": ["covers", "contents.magic"], "two": ["covers"], "three": ["impressions.clicked"], "record": ["audio"],
+        "mixed": ["vectors.clip", "impressions.time"],
+    }  # fmt: skip
     with pytest.raises(ValueError) as error:
         ex.explain_market(Transparent(small), small, [1], groups, n_background=0, verbose=False)
     for words in ("'one': no such columns: contents.magic", "'two': already in another group: covers",
-                  "'three': no such columns: impressions.clicked", "n_background must be"):  # fmt: skip
+                  "'three': no such columns: impressions.clicked", "n_background must be", "not be called record",
+                  "'mixed': columns of contents and of impressions"):  # fmt: skip
         assert words in str(error.value)
     with pytest.raises(ValueError, match="no column 'cvr'; there are ctr"):
-        ex.explain_market(Transparent(small), small, [1], effect="cvr", verbose=False)
+        ex.explain_market(Transparent(small), small, [400], effect="cvr", verbose=False)
 
 
 def test_mean_effects_have_intervals_over_clusters():
@@ -440,22 +391,42 @@ def test_mean_effects_have_intervals_over_clusters():
     assert wide.index[0] == wide["size"].idxmax()
 
 
+def test_mean_effects_count_the_background_too():
+    index = pd.MultiIndex.from_product([range(3), range(20)], names=["id", "background"])
+    noise = np.random.default_rng(0).normal(size=20)
+    table = pd.DataFrame({"base": 0.0, "a": np.tile(noise, 3), "prediction": 0.0}, index=index)
+    found = ex.mean_effects(table, n_resamples=2_000).loc["a"]
+    assert found["mean"] == pytest.approx(noise.mean())
+    error = noise.std() / np.sqrt(20)
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * error, rel=0.1)
+    one = ex.mean_effects(table.loc[[1]], n_resamples=2_000).loc["a"]
+    assert one["high"] - one["low"] == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
 # --- for the manager
 
 
 def test_the_managers_page_says_what_was_found(small, tmp_path):
-    model, content = Transparent(small), small.impressions["content_id"].value_counts().index[0]
-    page = ex.report_page(model, small, content, most=12, path=tmp_path / "page.html")
+    model, content = Transparent(small), small.impressions["content_id"].iloc[-1]
+    page = ex.report_page(model, small, content, most=4, path=tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
     ElementTree.fromstring(page)  # well formed
     mine = small.impressions[small.impressions["content_id"] == content]
     assert f"{int(mine['clicked'].sum())} clicks in {len(mine)} impressions" in page
-    assert "<td>the title</td><td>× 1.35</td><td>1.35 to 1.35</td>" in page
-    assert re.search("Helps: .*the title", page)
-    assert "50 background impressions" in page
+    record = np.exp(0.1 * model.clicks[content])
+    assert f"<td>how this piece did so far</td><td>× {record:.2f}</td>" in page
+    assert re.search("Helps: .*how this piece did so far", page)
+    assert "its last 4 impressions" in page
+    assert "For 50 others of that time" in page
     assert "&lt;" in page, "titles are escaped"
     assert not re.search(r"https?://", page)
     with pytest.raises(ValueError, match="at least 50, got 2"):
         ex.report_page(model, small, content, n_background=2)
     with pytest.raises(ValueError, match="has no impression"):
         ex.report_page(model, small, -1)
+
+
+def test_what_an_interval_leaves_open_is_not_told():
+    page = ex.report_page(lambda m: 1 / (1 + m.impressions["position"]), small_market(), 129, most=5)
+    assert "Hardly matters to the model: " in page
+    assert not re.search("(Helps|Holds back): [^.]*the cover", page)

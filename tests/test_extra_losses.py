@@ -98,6 +98,16 @@ def test_continuous_bernoulli_normaliser_by_quadrature():
     assert float(value[0]) == pytest.approx(expected, abs=1e-5)
 
 
+def test_bare_cross_entropy_is_looser_by_log_two_for_each_pixel(rng):
+    x, logits = rng.uniform(size=(6, 5)), rng.normal(scale=3, size=(6, 5))
+    loose = numpy(extra_losses.bernoulli_nll(x, logits) - extra_losses.continuous_bernoulli_nll(x, logits))
+    assert (loose >= 5 * np.log(2)).all()
+    at_half = [
+        loss([[0.3]], [[0.0]]) for loss in (extra_losses.bernoulli_nll, extra_losses.continuous_bernoulli_nll)
+    ]
+    assert float(at_half[0][0] - at_half[1][0]) == pytest.approx(np.log(2))
+
+
 @pytest.mark.parametrize("loss", [extra_losses.bernoulli_nll, extra_losses.continuous_bernoulli_nll])
 @pytest.mark.parametrize("x", [0.0, 0.3, 1.0])
 def test_pixel_losses_stay_finite_at_extremes(loss, x):

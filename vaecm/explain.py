@@ -1,11 +1,11 @@
-r"""Why a model predicts what it predicts: Shapley values, LIME, and a page for the manager.
+r"""Why a model predicts what it predicts: Shapley values of groups of inputs, and a page for the manager.
 
-Works around any `predict`; nothing of a model's inside is used. Explanations tell what the model does, not
-what the world does.
+Works around any `predict`; nothing of a model's inside is used. Explanations tell what the model does, not what the
+world does.
 
-A coalition is a set of groups of inputs whose values are known; its value is what the model says, in
-log-odds, when the other groups are hidden. `rows_game` makes that game of a table of features, `market_game`
-of a `Market`; `explain` solves both.
+A coalition is a set of groups of inputs that are the explained row's own, while all others are those of a background
+row; its value is what the model says of the mixture, in log-odds. `rows_game` makes that game of a table of features,
+`market_game` of a `Market`; `explain` solves both.
 
 Shapes: ``B`` explained rows, ``G`` groups, ``S`` coalitions, ``K`` background rows.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from importlib import import_module
 from math import factorial
 from pathlib import Path
 from typing import Any
@@ -23,20 +22,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from vaecm.market import Market
-from vaecm.metrics import bootstrap_interval, wilson_interval
+from vaecm.metrics import wilson_interval
 from vaecm.options import is_whole
 from vaecm.schema import column_kinds, rows_of
 
 TINY = 1e-7  # probabilities are kept this far from 0 and 1 in log-odds
 CHUNK = 100_000  # rows predicted at once: what bounds the working memory
 MOST_EXACT = 12  # groups: 4,096 coalitions
-LEAST_BACKGROUND = 50  # rows; with two, the sign of an effect is wrong in a third of the draws
+LEAST_BACKGROUND = 50  # rows; with two, the sign of an effect is often wrong
 PROMISE = 1e-3  # log-odds: how exactly base and attributions add up to the prediction
-NOT_GROUPS = ("base", "prediction", "r2")  # columns of an explanation that are no attributions
-IDS = ("record", "history")  # hidden by an id that nobody knows: of the content, of the user
+NOT_GROUPS = ("base", "prediction")  # columns of an explanation that are no attributions
+RECORD = "record"  # what is known of this very piece: an attribution, and no player
 Groups = dict[str, Sequence[str]]
 
 
@@ -96,19 +95,23 @@ def shapley_values(values: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Game:
-    """Groups of inputs as players, and the model's log-odds when only some of them are known.
+    """Groups of inputs as players, and the model's log-odds when only some of them are the row's own.
 
-    `names` of the G groups, `index` with the ids of the B rows, their `prediction` as they are (B,), and `value`,
-    a function from coalitions, (S, G) bool, to log-odds, (S, B).
+    `names` of the G groups, `index` with the ids of the B rows, their `prediction` as they are (B,), and `value`, a
+    function from coalitions, (S, G) bool, to log-odds against each background row, (S, B, K). What a prediction holds
+    beyond the value of all groups together has the name `rest`, if there is such a thing.
     """
 
     names: list[str]
     index: pd.Index
     prediction: np.ndarray
     value: Callable[[np.ndarray], np.ndarray]
+    rest: str | None = None
 
 
-def explain(game: Game, method: str = "exact", rounds: int = 4, seed: int = 0) -> pd.DataFrame:
+def explain(
+    game: Game, method: str = "exact", rounds: int = 4, seed: int = 0, each: bool = False
+) -> pd.DataFrame:
     r"""Attributions of a game: base and groups, which add up to the prediction.
 
     Parameters
@@ -120,11 +123,15 @@ def explain(game: Game, method: str = "exact", rounds: int = 4, seed: int = 0) -
     rounds : int
         Random orders, for "permutation".
     seed : int
+    each : bool
+        One row for each explained and each background row: why this one rather than that one. The attributions of
+        an explained row are the means over its background rows, and `mean_effects` gives their intervals.
 
     Returns
     -------
     DataFrame
-        Indexed as the rows: base, a column for each group, prediction, all in log-odds.
+        Indexed as the rows, with `each` by background as well: base, a column for each group, prediction, all in
+        log-odds.
 
     Raises
     ------
@@ -144,18 +151,24 @@ def explain(game: Game, method: str = "exact", rounds: int = 4, seed: int = 0) -
         raise ValueError(f"all coalitions of {G} groups are 2^{G}; {rule}")
     if method == "exact" or G == 1:
         values = game.value(coalitions(G))
-        base, phi = values[0], shapley_values(values)
+        base, full, phi = values[0], values[-1], shapley_values(values)
     else:
-        base, phi = _permutation(game, rounds, np.random.default_rng(seed))
-    table = pd.DataFrame(phi.T, columns=game.names, index=game.index)
-    table.insert(0, "base", base)
-    table["prediction"] = game.prediction
-    if (error := additivity_error(table)) > PROMISE:
+        base, full, phi = _permutation(game, rounds, np.random.default_rng(seed))
+    error = 0 if game.rest else np.abs(full - game.prediction[:, None]).max()
+    if error > PROMISE:
         promised = (
             f"base and attributions miss the prediction by {error:.2g} log-odds (promised: {PROMISE:g})"
         )
         raise RuntimeError(f"{promised}: the model does not give the same row the same prediction twice")
-    return table
+    columns = dict(zip(game.names, phi, strict=True))
+    columns |= {game.rest: game.prediction[:, None] - full} if game.rest else {}
+    columns = {"base": base, **columns, "prediction": np.broadcast_to(game.prediction[:, None], base.shape)}
+    if not each:
+        return pd.DataFrame({name: x.mean(axis=1) for name, x in columns.items()}, index=game.index)
+    index = pd.MultiIndex.from_product(
+        [game.index, range(base.shape[1])], names=[game.index.name, "background"]
+    )
+    return pd.DataFrame({name: x.ravel() for name, x in columns.items()}, index=index)
 
 
 def _permutation(game, rounds, rng):
@@ -165,13 +178,14 @@ def _permutation(game, rounds, rng):
     orders = np.array([order for one in orders for order in (one, one[::-1])])
     arrival = np.argsort(orders, axis=1)  # (paths, G): the step at which a player comes
     masks = arrival[:, None, :] < np.arange(G + 1)[:, None]
-    values = game.value(masks.reshape(-1, G)).reshape(len(orders), G + 1, -1)
-    gains = np.diff(values, axis=1)
-    return values[0, 0], np.take_along_axis(gains, arrival[:, :, None], axis=1).mean(axis=0)
+    values = game.value(masks.reshape(-1, G))
+    values = values.reshape(len(orders), G + 1, *values.shape[1:])
+    gains = np.take_along_axis(np.diff(values, axis=1), arrival[:, :, None, None], axis=1)
+    return values[0, 0], values[0, -1], gains.mean(axis=0)
 
 
 def parts(table: pd.DataFrame) -> pd.DataFrame:
-    """The attributions alone, without base, prediction and R²."""
+    """The attributions alone, without base and prediction."""
     return table.drop(columns=[name for name in NOT_GROUPS if name in table])
 
 
@@ -181,12 +195,15 @@ def additivity_error(table: pd.DataFrame) -> float:
 
 
 def mean_effects(
-    table: pd.DataFrame, clusters: np.ndarray | None = None, level: float = 0.95
-) -> pd.DataFrame:
+    table: pd.DataFrame, clusters: np.ndarray | None = None, level: float = 0.95, n_resamples: int = 500,
+    seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """Mean attribution and mean size of each group, with intervals: a DataFrame by group, largest size first.
 
     Columns are mean, low, high and size (mean of the absolute values), all in log-odds. `clusters` (B,) are drawn
     with replacement for the intervals of that `level`, such as the users or contents of the rows; rows by default.
+    Of a table with `each` background row, background rows are drawn as well, independently (Owen 2007,
+    arXiv:0712.1111).
 
     Examples
     --------
@@ -195,11 +212,17 @@ def mean_effects(
     {'b': 0.0, 'a': 1.0}
     """
     each = parts(table)
-    found = bootstrap_interval(
-        each.to_numpy(), np.arange(len(each)) if clusters is None else clusters, level=level
-    )
-    out = pd.DataFrame({"mean": found.value, "low": found.low, "high": found.high}, index=each.columns)
-    return out.assign(size=each.abs().mean()).sort_values("size", ascending=False)
+    K = len(each.index.unique("background")) if each.index.nlevels > 1 else 1
+    x = each.to_numpy().reshape(-1, K, each.shape[1])
+    codes, _ = pd.factorize(np.arange(len(x)) if clusters is None else np.asarray(clusters))
+    rng, C = np.random.default_rng(seed), codes.max() + 1
+    rows = rng.multinomial(C, np.full(C, 1 / C), n_resamples)[:, codes]
+    backgrounds = rng.multinomial(K, np.full(K, 1 / K), n_resamples)
+    sums = np.einsum("rb,bkg,rk->rg", rows, x, backgrounds, optimize=True)
+    draws = sums / (rows.sum(axis=1) * K)[:, None]
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    out = pd.DataFrame({"mean": x.mean(axis=(0, 1)), "low": low, "high": high}, index=each.columns)
+    return out.assign(size=np.abs(x.mean(axis=1)).mean(axis=0)).sort_values("size", ascending=False)
 
 
 # --- tables of features -------------------------------------------------------------------------------------
@@ -208,6 +231,7 @@ def mean_effects(
 def explain_rows(
     predict: Callable, rows: pd.DataFrame, background: pd.DataFrame, groups: Groups | None = None,
     method: str = "permutation", rounds: int = 4, link: str = "logit", seed: int = 0, verbose: bool = True,
+    each: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
     """Attributions of each row's prediction to groups of columns: `rows_game`, solved by `explain`.
 
@@ -218,19 +242,20 @@ def explain_rows(
     >>> table[["a", "b"]].to_numpy().tolist()
     [[-1.5, 2.5], [1.5, -2.5]]
     """
-    return explain(rows_game(predict, rows, background, groups, link, verbose), method, rounds, seed)
+    return explain(rows_game(predict, rows, background, groups, link, verbose), method, rounds, seed, each)
 
 
 def rows_game(
     predict: Callable, rows: pd.DataFrame, background: pd.DataFrame, groups: Groups | None = None,
     link: str = "logit", verbose: bool = True,
 ) -> Game:  # fmt: skip
-    r"""The game of a table: hidden columns take the values of background rows, averaged over these.
+    r"""The game of a table: hidden columns take the values of each of the background rows.
 
-    .. math:: v_i(S)=\frac1K\sum_{k}\operatorname{logit} f\bigl(x_{i,S},\,b_{k,\bar S}\bigr)
+    .. math:: v_{ik}(S)=\operatorname{logit} f\bigl(x_{i,S},\,b_{k,\bar S}\bigr)
 
-    (the interventional value: Lundberg and Lee 2017, Janzing et al. 2020). Rows that mix a column of one row
-    with the rest of another may be such as never occur; groups keep together what belongs together.
+    (its mean over k is the interventional value: Lundberg and Lee 2017, Janzing et al. 2020). Rows that mix a
+    column of one row with the rest of another may be such as never occur; groups keep together what belongs
+    together.
 
     Parameters
     ----------
@@ -266,9 +291,9 @@ def rows_game(
             -1: own.ravel()
         }
         columns = {c: both[c].array.take(taken[owner.get(c, -1)]) for c in rows}
-        return scores(predict, pd.DataFrame(columns), link).reshape(S, B, K).mean(axis=2)
+        return scores(predict, pd.DataFrame(columns), link).reshape(S, B, K)
 
-    value = _in_chunks(of, lambda masks: np.full(len(masks), B * K), B, verbose)
+    value = in_chunks(of, B * K, verbose)
     return Game(list(groups), rows.index, scores(predict, rows, link), value)
 
 
@@ -314,12 +339,12 @@ def column_groups(groups: Groups | None, rows: pd.DataFrame, background: pd.Data
     return {str(c): [c] for c in rows} if groups is None else {n: list(c) for n, c in groups.items()}
 
 
-def _group_problems(groups, known):
+def _group_problems(groups, known, *taken):
     if not isinstance(groups, dict) or not groups:
         return [f"groups must be a dict of names to columns, got {groups!r}"]
     problems, seen = [], set()
     for name, columns in groups.items():
-        if name in NOT_GROUPS:
+        if name in (*NOT_GROUPS, *taken):
             problems.append(f"a group must not be called {name}")
         if isinstance(columns, str) or not len(columns):
             problems.append(f"group {name!r} must be a list of columns, got {columns!r}")
@@ -333,17 +358,14 @@ def _group_problems(groups, known):
     return problems
 
 
-def _in_chunks(of, rows_of_masks, B, verbose):
-    """A game's value: distinct coalitions only, as many at once as `CHUNK` rows allow."""
+def in_chunks(of: Callable, rows: int, verbose: bool = True) -> Callable:
+    """A game's value: distinct coalitions only, as many at once as `CHUNK` rows allow, `rows` for each."""
 
     def value(masks):
         masks, where = np.unique(np.asarray(masks, bool), axis=0, return_inverse=True)
-        out, size = np.empty((len(masks), B)), np.cumsum(rows_of_masks(masks))
-        with tqdm(total=len(masks), desc="coalitions", disable=not verbose) as bar:
-            for part in np.split(np.arange(len(masks)), np.flatnonzero(np.diff(size // CHUNK)) + 1):
-                out[part] = of(masks[part])
-                bar.update(len(part))
-        return out[where.ravel()]
+        blocks = np.split(masks, np.arange(0, len(masks), max(1, CHUNK // rows))[1:])
+        done = [of(block) for block in tqdm(blocks, desc="coalitions", disable=not verbose)]
+        return np.concatenate(done)[where.ravel()]
 
     return value
 
@@ -354,7 +376,7 @@ def _in_chunks(of, rows_of_masks, B, verbose):
 def explain_market(
     predictor: Any, market: Market, impressions: Sequence | None = None, groups: Groups | None = None,
     method: str = "exact", rounds: int = 4, n_background: int = LEAST_BACKGROUND, effect: str = "ctr",
-    seed: int = 0, verbose: bool = True,
+    seed: int = 0, verbose: bool = True, each: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
     """Attributions of the predictions for a market to groups of its inputs: `market_game`, by `explain`.
 
@@ -365,18 +387,19 @@ def explain_market(
     >>> market = Market(pd.DataFrame({"user_id": [1]}), pd.DataFrame({"content_id": [1]}), log)
     >>> by_position = lambda m: 1 / (1 + m.impressions["position"])
     >>> table = explain_market(by_position, market, verbose=False)
-    >>> table["context"].gt(0).tolist(), bool(table["record"].abs().max() < 1e-9)
+    >>> table["position"].gt(0).tolist(), bool(table["record"].abs().max() < 1e-9)
     ([True, False], True)
     """
     game = market_game(predictor, market, impressions, groups, n_background, effect, seed, verbose)
-    return explain(game, method, rounds, seed)
+    return explain(game, method, rounds, seed, each)
 
 
 def market_groups(market: Market) -> dict[str, tuple[str, ...]]:
-    """Inputs of a market by modality: cover, title, sound, vectors, attributes, record, history, profile, context.
+    """Inputs of a market by where they come from: cover, title, sound, vectors, attributes, user, position.
 
-    ``record`` is what the log says of the content, its product and its author; ``history`` what it says of
-    the user, events included; both hang on ids. Time stands nowhere: what was known then hangs on it.
+    ``attributes`` are all other columns of a content, its product and author among them; ``user`` is a request: who
+    asks, when, on what device, after what. Outcomes belong to no group, nor does what no prediction may be made from,
+    nor what counts earlier meetings.
 
     Examples
     --------
@@ -385,19 +408,19 @@ def market_groups(market: Market) -> dict[str, tuple[str, ...]]:
     >>> market_groups(Market(pd.DataFrame({"user_id": [1]}), content, log))["attributes"]
     ('contents.price',)
     """
-    frames = {"contents": market.content_table(), "users": market.users, "impressions": market.impressions}
-    kinds = {
-        f"{name}.{c}": k for name, frame in frames.items() for c, k in _kinds(market, name, frame).items()
-    }
-    facts = [c for c, kind in kinds.items() if kind in ("number", "class", "flag", "time")]
+    contents, log = (_kinds(market, name, table) for name, table in (
+        ("contents", market.content_table()), ("impressions", market.impressions)))  # fmt: skip
+    own, skip = ("content_id", "impression_id", "position", "exposure"), ("outcome", "ignore")
     groups = {
         "cover": ["covers"] if market.covers is not None else [],
-        "title": [c for c, kind in kinds.items() if kind == "text" and c.startswith("contents.")],
+        "title": [f"contents.{c}" for c, kind in contents.items() if kind == "text"],
         "sound": ["audio"] if market.audio is not None else [],
         "vectors": [f"vectors.{name}" for name in market.vectors or {}],
-        "attributes": [c for c in facts if c.startswith("contents.")], "record": ["record"],
-        "history": ["history"], "profile": [c for c in facts if c.startswith("users.")],
-        "context": [c for c in facts if c.startswith("impressions.") and kinds[c] != "time"],
+        "attributes": [
+            f"contents.{c}" for c, kind in contents.items() if kind != "text" and c != "content_id"
+        ],
+        "user": [f"impressions.{c}" for c, kind in log.items() if kind not in skip and c not in own],
+        "position": ["impressions.position"] if "position" in log else [],
     }  # fmt: skip
     return {name: tuple(columns) for name, columns in groups.items() if columns}
 
@@ -406,31 +429,24 @@ def market_game(
     predictor: Any, market: Market, impressions: Sequence | None = None, groups: Groups | None = None,
     n_background: int = LEAST_BACKGROUND, effect: str = "ctr", seed: int = 0, verbose: bool = True,
 ) -> Game:  # fmt: skip
-    """The game of a market, in which inputs are hidden by other tables; the predictor is asked as ever.
+    """The game of a market: hidden inputs are those of a background impression; the predictor is asked as ever.
 
-    =============================  ===========================================================================
-    input                          hidden as
-    =============================  ===========================================================================
-    cover, sound, texts, vectors   missing, which a multimodal model knows of
-    record, history                an id that nobody knows, without product and author
-    other columns of contents,     those of a typical background row: median number, most frequent class,
-    products and users             median age (Sundararajan and Najmi 2020 call this baseline Shapley values)
-    columns of impressions         values of K background rows, drawn for each explained row; the mean over
-                                   these
-    =============================  ===========================================================================
+    A coalition may show the cover of one piece with the title of another to the user of a third. Such a piece is new:
+    nobody has clicked it yet. What the prediction holds beyond that, because this very piece has been shown before, is
+    the column ``record``.
 
     Parameters
     ----------
     predictor : object with ``predict``, or callable
         From a Market to a DataFrame with the column `effect`, indexed by impression_id.
     market : Market
-        Its impressions are the background.
+        Its impressions are the background, those of pieces that were out when the explained ones were shown.
     impressions : array-like, optional
         Values of impression_id to explain (B); all where it is not given.
     groups : dict of str to sequence of str, optional
         `market_groups` where it is not given; its names of columns can be grouped otherwise.
     n_background : int
-        K, impressions drawn for each explained one; with fewer than 50, signs become a matter of luck.
+        K, impressions that all explained ones are compared with; with fewer than 50, signs become a matter of luck.
     effect : str
         A probability among what is predicted: ctr, cvr or ctcvr.
     seed : int
@@ -445,36 +461,145 @@ def market_game(
     Raises
     ------
     ValueError
-        Lists everything that is wrong at once.
+        Lists everything that is wrong at once, or says that nothing can serve as background.
+    RuntimeError
+        If a row's prediction depends on more than that row.
     """
-    whole = market_groups(market)
-    groups = whole if groups is None else groups
-    problems = _group_problems(groups, {column for columns in whole.values() for column in columns})
-    if not is_whole(n_background):
-        problems.append(f"n_background must be a whole number of at least 1, got {n_background!r}")
-    explained = market if impressions is None else market.select(np.asarray(impressions))
-    if not len(explained.impressions):
-        problems.append("there is no impression to explain")
-    if problems:
-        raise ValueError("; ".join(problems))
-    hidden = _Hidden(market, explained, groups, n_background, seed)
+    mixer = Mixer(market, impressions, groups, n_background, seed)
+    own = replace(mixer.explained, truth=None)
+    prediction = effect_scores(predictor, own, effect)
+    alone = effect_scores(predictor, own.select(np.arange(len(prediction)) == 0), effect)
+    if abs(alone[0] - prediction[0]) > PROMISE:
+        raise RuntimeError("the model does not give the same row the same prediction twice")
 
-    def of(masks):
-        out = np.empty((len(masks), hidden.B))
-        _, version = np.unique(masks[:, hidden.fixed], axis=0, return_inverse=True)
-        for v in np.unique(version):
-            some = version.ravel() == v
-            built, of_mask = hidden.build(masks[some])
-            found = effect_scores(predictor, built, effect).reshape(-1, hidden.B)
-            sums = np.zeros((some.sum(), hidden.B))
-            np.add.at(sums, of_mask, found)
-            out[some] = sums / np.bincount(of_mask)[:, None]
-        return out
+    def score(sources):
+        return effect_scores(predictor, mixer.market_of(sources), effect)
 
-    value = _in_chunks(of, lambda masks: hidden.B * hidden.donors_of(masks), hidden.B, verbose)
-    prediction = effect_scores(predictor, replace(explained, truth=None), effect)
-    index = pd.Index(explained.impressions["impression_id"], name="impression_id")
-    return Game(list(groups), index, prediction, value)
+    return mixer.game(score, prediction, verbose)
+
+
+class Mixer:
+    """Explained impressions, background impressions, and mixtures of both.
+
+    Parameters are those of `market_game`.
+
+    Attributes
+    ----------
+    market, explained : Market
+    own, background : array of int, shape (B,) and (K,)
+        Rows of the market's impressions.
+    players : dict
+        The groups; and behind them the columns of no group, which always stay the row's own.
+    """
+
+    def __init__(
+        self, market: Market, impressions: Sequence | None = None, groups: Groups | None = None,
+        n_background: int = LEAST_BACKGROUND, seed: int = 0,
+    ):  # fmt: skip
+        whole = market_groups(market)
+        groups = whole if groups is None else groups
+        every = [column for columns in whole.values() for column in columns]
+        problems = _group_problems(groups, every, RECORD)
+        problems += _mixed_groups(groups) if isinstance(groups, dict) else []
+        if not is_whole(n_background):
+            problems.append(f"n_background must be a whole number of at least 1, got {n_background!r}")
+        self.market, self.names = market, list(groups)
+        self.explained = market if impressions is None else market.select(np.asarray(impressions))
+        if not len(self.explained.impressions):
+            problems.append("there is no impression to explain")
+        if problems:
+            raise ValueError("; ".join(problems))
+        self.own = rows_of(self.explained.impressions["impression_id"], market.impressions["impression_id"])
+        possible = possible_background(market, self.own)
+        few = len(possible) < n_background
+        self.background = np.random.default_rng(seed).choice(possible, n_background, replace=few)
+        taken = {column for columns in groups.values() for column in columns}
+        kept = {
+            part: [c for c in every if c not in taken and _of_content(c) == (part == "own piece")]
+            for part in ("own piece", "own log")
+        }
+        if not any(map(_of_content, every)):  # pieces of which nothing but the id is known
+            kept["own piece"] = ["contents.content_id"]
+        self.players = groups | {part: columns for part, columns in kept.items() if columns}
+
+    def game(self, score: Callable, prediction: np.ndarray, verbose: bool = True) -> Game:
+        """The game of a score: from n mixtures, a DataFrame as `sources` gives it, to log-odds (n,)."""
+        B, K = len(self.own), len(self.background)
+
+        def of(masks):
+            sources = self.sources(masks)
+            where = _numbered(sources)  # equal mixtures are scored once
+            return score(sources.iloc[_first(where)])[where].reshape(len(masks), B, K)
+
+        index = pd.Index(self.explained.impressions["impression_id"], name="impression_id")
+        return Game(self.names, index, prediction, in_chunks(of, B * K, verbose), RECORD)
+
+    def sources(self, masks: np.ndarray) -> pd.DataFrame:
+        """Where each player of the (S B K) mixtures comes from: rows of contents, or of impressions."""
+        always = np.ones((len(masks), len(self.players) - len(self.names)), bool)
+        shape, found = (len(masks), len(self.own), len(self.background)), {}
+        for known, (name, columns) in zip(np.hstack([masks, always]).T, self.players.items(), strict=True):
+            rows = np.concatenate([self.own, self.background])
+            if _of_content(columns[0]):
+                rows = self.market.content_rows[rows]
+            else:  # the first of those that are alike stands for all
+                alike = _numbered(self.market.impressions[[_plain(c) for c in columns]].iloc[rows])
+                rows = rows[_first(alike)[alike]]
+            own, other = rows[: len(self.own), None], rows[None, len(self.own) :]
+            found[name] = np.broadcast_to(np.where(known[:, None, None], own, other), shape).ravel()
+        return pd.DataFrame(found)
+
+    def columns(self, sources: pd.DataFrame) -> dict[str, np.ndarray]:
+        """For each column, such as ``covers`` or ``impressions.position``, the rows that it comes from."""
+        return {c: sources[name].to_numpy() for name, columns in self.players.items() for c in columns}
+
+    def market_of(self, sources: pd.DataFrame) -> Market:
+        """The market that shows these mixtures, n impressions of new pieces of content."""
+        which = _numbered(sources[[n for n, columns in self.players.items() if _of_content(columns[0])]])
+        pieces = {c: rows for c, rows in self.columns(sources.iloc[_first(which)]).items() if _of_content(c)}
+        market, ids = with_new_pieces(self.market, next(iter(pieces.values())), pieces)
+        rows = {_plain(c): rows for c, rows in self.columns(sources).items() if not _of_content(c)}
+        log = pd.DataFrame({c: market.impressions[c].array.take(at) for c, at in rows.items()})
+        log = log.assign(impression_id=np.arange(len(log)), content_id=ids[which])
+        return replace(
+            market, impressions=log.assign(exposure=1) if "exposure" in market.impressions else log
+        )
+
+
+def possible_background(market: Market, own: np.ndarray) -> np.ndarray:
+    """Rows of the log that can be mixed with the rows `own`: each piece was out at each of the requests."""
+    log, every = market.impressions, np.arange(len(market.impressions))
+    if "published_at" not in market.contents:
+        return every
+    time = log["time"].to_numpy()
+    born = market.contents["published_at"].fillna(pd.Timestamp("1900-01-01")).to_numpy()[market.content_rows]
+    rows = every[(time >= born[own].max()) & (born <= time[own].min())]
+    if not len(rows):
+        raise ValueError("no impression can serve as background: explain impressions of fewer days")
+    return rows
+
+
+def with_new_pieces(
+    market: Market, rows: np.ndarray, columns: dict[str, np.ndarray] | None = None
+) -> tuple[Market, np.ndarray]:
+    """The market with n new pieces behind its own, copies of some rows of contents; and their ids, that nobody knows.
+
+    `columns` takes single columns, such as ``contents.title`` or ``covers``, from other rows (n,).
+    """
+    table, columns = market.content_table(), columns or {}
+    more = {c: table[c].array.take(columns.get(f"contents.{c}", rows)) for c in table}
+    ids = new_ids(market.contents["content_id"], len(rows))
+    contents = pd.concat([table, pd.DataFrame(more).assign(content_id=ids)], ignore_index=True)
+    arrays = {"covers": market.covers, "audio": market.audio}
+    arrays |= {f"vectors.{name}": x for name, x in (market.vectors or {}).items()}
+    arrays = {
+        c: None if x is None else np.concatenate([x, x[columns.get(c, rows)]]) for c, x in arrays.items()
+    }
+    vectors = market.vectors and {name: arrays[f"vectors.{name}"] for name in market.vectors}
+    return replace(
+        market, contents=contents, covers=arrays["covers"], audio=arrays["audio"], vectors=vectors, truth=None,
+        factors=None, oracle=None, broken=None, log=market.past,
+    ), ids  # fmt: skip
 
 
 def effect_scores(predictor: Any, market: Market, effect: str = "ctr") -> np.ndarray:
@@ -491,122 +616,6 @@ def effect_scores(predictor: Any, market: Market, effect: str = "ctr") -> np.nda
     return scores(lambda _: out, market.impressions)
 
 
-def _kinds(market, name, frame):
-    roles = market.roles or {}
-    if name == "contents":  # a product's columns are joined to its contents'
-        roles = {"contents": {**roles.get("products", {}), **roles.get("contents", {})}}
-    return column_kinds(name, frame, roles)
-
-
-class _Hidden:
-    """Markets in which some inputs of the explained impressions are hidden.
-
-    Behind the contents and users of the market stand strangers: copies of those that are explained, with ids
-    that nobody knows. They hide a record and a history.
-    """
-
-    def __init__(self, market, explained, groups, K, seed):
-        self.market, self.log, self.K, self.B = market, explained.impressions, K, len(explained.impressions)
-        self.player = {column: g for g, columns in enumerate(groups.values()) for column in columns}
-        self.drawn = [c for c in self.player if c.startswith("impressions.")]
-        self.fixed = sorted({g for c, g in self.player.items() if c not in IDS and c not in self.drawn})
-        own = rows_of(self.log["impression_id"], market.impressions["impression_id"])
-        donors = np.random.default_rng(seed).integers(len(market.impressions), size=(K, self.B))
-        self.rows = np.concatenate([own[None], donors])  # (1 + K, B): rows of the market's impressions
-        self.parts = {
-            "contents": _Strangers(market.content_table(), "content_id", market.content_rows, own, donors),
-            "users": _Strangers(market.users, "user_id", market.user_rows, own, donors),
-        }
-        outcomes = [c for c, k in _kinds(market, "impressions", self.log).items() if k == "outcome"]
-        self.log = self.log.drop(columns=outcomes)
-
-    def donors_of(self, masks):
-        """Number of background rows that each coalition needs."""
-        known = [masks[:, self.player[c]] for c in self.drawn]
-        return np.where(np.all(known, axis=0), 1, self.K) if known else np.ones(len(masks), int)
-
-    def build(self, masks):
-        """The market of coalitions that share their tables; and the coalition of each block of B impressions."""
-        blocks = self.donors_of(masks)
-        of_mask = np.repeat(np.arange(len(masks)), blocks)
-        donor = np.concatenate([np.arange(n) for n in blocks])
-        known = {c: masks[of_mask, g] for c, g in self.player.items()}  # (blocks,)
-        log = self.log.iloc[np.tile(np.arange(self.B), len(of_mask))].reset_index(drop=True)
-        for c in (name.partition(".")[2] for name in self.drawn):
-            rows = self.rows[np.where(known[f"impressions.{c}"], 0, 1 + donor)]
-            log[c] = self.market.impressions[c].array.take(rows.ravel())
-        for name, hider in (("contents", "record"), ("users", "history")):
-            part = self.parts[name]
-            places = np.stack([part.strangers, part.own])[known.get(hider, np.ones(len(of_mask))).astype(int)]
-            log[part.key] = part.frame[part.key].array.take(places.ravel())
-        changed = {c for c, g in self.player.items() if g in self.fixed and not masks[0, g]}
-        log["impression_id"] = np.arange(len(log))
-        return self._market(changed, log), of_mask
-
-    def _market(self, changed, log):
-        """The market with these columns of its tables hidden, and this log to predict."""
-        market, time = self.market, self.market.impressions.get("time")
-        frames = {
-            name: part.hide({c.partition(".")[2] for c in changed if c.startswith(name)}, market, name, time)
-            for name, part in self.parts.items()
-        }
-        arrays = {"covers": market.covers, "audio": market.audio}
-        arrays |= {f"vectors.{name}": a for name, a in (market.vectors or {}).items()}
-        for name, array in arrays.items():
-            if array is not None:
-                arrays[name] = array[self.parts["contents"].source]
-                if name in changed:
-                    arrays[name][self.parts["contents"].places] = np.nan if array.dtype.kind == "f" else 0
-        vectors = market.vectors and {name: arrays[f"vectors.{name}"] for name in market.vectors}
-        return replace(
-            market, **frames, impressions=log, covers=arrays["covers"], audio=arrays["audio"], vectors=vectors,
-            truth=None, factors=None, oracle=None, broken=None, log=market.past,
-        )  # fmt: skip
-
-
-class _Strangers:
-    """A table of contents or users, followed by copies of those that are explained, under unknown ids."""
-
-    def __init__(self, frame, key, entity, own, donors):
-        self.key, self.entity, self.shown, self.donors = key, entity, own, donors.ravel()
-        self.own = entity[own]
-        one, which = np.unique(self.own, return_inverse=True)
-        copies = frame.iloc[one].copy()
-        copies[key] = new_ids(frame[key], len(one))
-        for column in {"product_id", "author_id"} & set(frame):
-            frame, copies = (f.assign(**{column: f[column].astype(object)}) for f in (frame, copies))
-            copies[column] = None
-        self.frame = pd.concat([frame, copies], ignore_index=True)
-        self.strangers = len(frame) + which.ravel()
-        self.source = np.concatenate([np.arange(len(frame)), one])
-        self.places = np.concatenate([one, np.unique(self.strangers)])
-        self.which = which.ravel()
-
-    def hide(self, columns, market, name, time):
-        """The table in which these columns of the explained rows are missing, or typical of the background."""
-        frame, kinds = self.frame.copy(), _kinds(market, name, self.frame)
-        for column in columns:
-            usual = self.frame[column].iloc[self.entity[self.donors]]
-            if kinds[column] == "text":
-                frame[column] = frame[column].astype(object)
-                value = None
-            elif kinds[column] == "time":
-                age = pd.Series(time.iloc[self.donors].to_numpy() - usual.to_numpy()).median()
-                first = time.iloc[self.shown].reset_index(drop=True).groupby(self.which).min()
-                value = np.tile((first - age).to_numpy(), 2)  # as old as is usual when it was shown first
-            else:
-                value = _typical(usual.dropna(), kinds[column])
-            frame.iloc[self.places, frame.columns.get_loc(column)] = value
-        return frame
-
-
-def _typical(values, kind):
-    """The middle number or the most frequent class."""
-    if not len(values):
-        return None
-    return values.sort_values().iloc[(len(values) - 1) // 2] if kind == "number" else values.mode().iloc[0]
-
-
 def new_ids(ids: pd.Series, n: int) -> np.ndarray:
     """`n` ids of the same kind that are not among `ids`.
 
@@ -617,190 +626,58 @@ def new_ids(ids: pd.Series, n: int) -> np.ndarray:
     """
     if pd.api.types.is_numeric_dtype(ids):
         return np.arange(n) + int(ids.max()) + 1
-    return np.array([f"stranger {len(ids)} {k}" for k in range(n)], dtype=object)
+    return np.array([f"new piece {len(ids)} {k}" for k in range(n)], dtype=object)
 
 
-# --- trees and LIME -----------------------------------------------------------------------------------------
+def _numbered(frame):
+    """A number for each row, equal for equal rows, counted from 0 as they come: (n,)."""
+    return frame.groupby(list(frame), sort=False, dropna=False).ngroup().to_numpy()
 
 
-def library(name: str, module: str | None = None) -> Any:
-    """An optional library, or one clear error that says how to install it."""
-    try:
-        return import_module(module or name)
-    except ImportError as error:
-        raise ImportError(f'{name} is not installed: pip install "vaecm[explain]"') from error
+def _first(codes):
+    """Where each code comes first."""
+    return np.unique(codes, return_index=True)[1]
 
 
-def tree_rows(model: Any, rows: pd.DataFrame, groups: Groups | None = None) -> pd.DataFrame:
-    """SHAP values of a tree ensemble, exact along its paths, in its own output (log-odds of a classifier).
-
-    By `shap.TreeExplainer` (Lundberg et al. 2020, "tree path dependent"): hidden features are averaged over
-    as in the model's training rows, branch by branch, so no background is needed. The value of a group is the
-    sum of its columns' values, which is not the Shapley value of the group as one player, though often near.
-
-    Parameters
-    ----------
-    model : LightGBM, XGBoost or scikit-learn tree model with one output
-    rows, groups
-        As in `rows_game`.
-
-    Returns
-    -------
-    DataFrame
-        Indexed as `rows`: base, groups, prediction.
-    """
-    groups = column_groups(groups, rows, rows)
-    found = library("shap").TreeExplainer(model)(rows)
-    values, base = found.values, np.asarray(found.base_values)
-    if values.ndim == 3:  # one array a class
-        values, base = values[..., -1], base.reshape(len(rows), -1)[:, -1]
-    sums = {name: values[:, rows.columns.get_indexer(c)].sum(axis=1) for name, c in groups.items()}
-    table = pd.DataFrame({"base": base} | sums, index=rows.index)
-    return table.assign(prediction=base + values.sum(axis=1))
+def _of_content(column):
+    return not column.startswith("impressions.")
 
 
-def lime_rows(
-    predict: Callable, rows: pd.DataFrame, background: pd.DataFrame, groups: Groups | None = None,
-    samples: int = 2_000, width: float | None = None, link: str = "logit", seed: int = 0, verbose: bool = True,
-) -> pd.DataFrame:  # fmt: skip
-    r"""LIME: near each row, a ridge regression of the predictions on perturbed rows (Ribeiro et al. 2016).
-
-    .. math:: \min_w\;\sum_k e^{-d(x,x_k)^2/2h^2}
-              \bigl(\operatorname{logit} f(x_k)-w_0-w^\top x'_k\bigr)^2+\lVert w\rVert^2
-
-    with :math:`x'` the standardised columns and :math:`d` their distance; a column's attribution is
-    :math:`w_j x'_j`. Perturbed rows are drawn around the row itself, not around the background's mean as in
-    LIME's default, which makes the fit a global one. **Read `r2` first**: it says how much of the predictions
-    near the row the regression follows. A number that is missing stays missing and gets no attribution.
-
-    Parameters
-    ----------
-    predict, rows, background, groups, link, verbose
-        As in `rows_game`; columns are numbers or classes, gaps and classes of any type included.
-    samples : int
-        Perturbed rows for each explained row; at least twice the columns.
-    width : float, optional
-        h, in standard deviations; :math:`\tfrac34\sqrt D` where it is not given.
-    seed : int
-        Of the perturbation.
-
-    Returns
-    -------
-    DataFrame
-        Indexed as `rows`: base (the intercept), groups, prediction, r2. Base and groups need not add up.
-
-    Raises
-    ------
-    ValueError
-        Lists everything that is wrong, with the names of columns that are neither numbers nor classes.
-    """
-    groups = column_groups(groups, rows, background)
-    coding, D = TableCoding(pd.concat([background, rows])), rows.shape[1]
-    if samples < 2 * D:
-        raise ValueError(f"samples must be at least twice the {D} columns, got {samples}")
-    explainer = library("lime", "lime.lime_tabular").LimeTabularExplainer(
-        coding.encode(background), mode="regression", feature_names=list(map(str, rows.columns)),
-        categorical_features=coding.classes, discretize_continuous=False, feature_selection="none",
-        kernel_width=width, sample_around_instance=True, random_state=seed,
-    )  # fmt: skip
-    encoded, gaps = coding.encode(rows), coding.gaps(rows)
-    each, base, r2 = np.zeros((len(rows), D)), np.zeros(len(rows)), np.zeros(len(rows))
-    for i, x in enumerate(tqdm(encoded, desc="LIME", disable=not verbose)):
-        near = lambda z, i=i: scores(predict, coding.decode(z, gaps[i]), link)  # noqa: E731
-        found = explainer.explain_instance(x, near, num_features=D, num_samples=samples)
-        columns, weights = zip(*found.local_exp[1], strict=True)
-        scaled = (x - explainer.scaler.mean_) / explainer.scaler.scale_
-        scaled[coding.classes] = 1.0
-        each[i, list(columns)] = weights
-        each[i] *= np.where(gaps[i], 0, scaled)
-        base[i], r2[i] = found.intercept[1], found.score
-    sums = {name: each[:, rows.columns.get_indexer(c)].sum(axis=1) for name, c in groups.items()}
-    table = pd.DataFrame({"base": base} | sums, index=rows.index)
-    return table.assign(prediction=scores(predict, rows, link), r2=r2)
+def _mixed_groups(groups):
+    said = "columns of contents and of impressions; make two groups of them"
+    parts = {name: {_of_content(c) for c in columns} for name, columns in groups.items()}
+    return [f"group {name!r}: {said}" for name, tables in parts.items() if len(tables) > 1]
 
 
-class TableCoding:
-    """Tables as numbers without gaps, and back: classes as codes, a missing class as one of them.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"price": [1.0, None], "kind": ["a", None]})
-    >>> TableCoding(table).encode(table).tolist()
-    [[1.0, 0.0], [1.0, 1.0]]
-    """
-
-    def __init__(self, table: pd.DataFrame):
-        self.table, refused, self.values = table.iloc[:0], [], {}
-        for k, (name, column) in enumerate(table.items()):
-            if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-                middle = column.astype(float).median()
-                self.values[k] = 0.0 if np.isnan(middle) else middle
-            elif (
-                pd.api.types.is_datetime64_any_dtype(column) or not column.map(pd.api.types.is_hashable).all()
-            ):
-                refused.append(f"{name} ({column.dtype})")
-            else:
-                self.values[k] = column.drop_duplicates().reset_index(drop=True)
-        if refused:
-            raise ValueError(f"columns must be numbers or classes, which these are not: {', '.join(refused)}")
-        self.classes = [k for k, value in self.values.items() if isinstance(value, pd.Series)]
-
-    def gaps(self, table: pd.DataFrame) -> np.ndarray:
-        """Where numbers are missing, (B, D)."""
-        found = table.isna().to_numpy(copy=True)
-        found[:, self.classes] = False
-        return found
-
-    def encode(self, table: pd.DataFrame) -> np.ndarray:
-        """Numbers, with the middle one in gaps, and codes of classes: (B, D) floats."""
-        out = np.empty(table.shape)
-        for k, name in enumerate(table):
-            if k in self.classes:
-                known = {_key(value): code for code, value in enumerate(self.values[k])}
-                out[:, k] = [known.get(_key(value), -1) for value in table[name]]
-            else:
-                out[:, k] = table[name].astype(float).fillna(self.values[k])
-        return out
-
-    def decode(self, numbers: np.ndarray, gaps: np.ndarray) -> pd.DataFrame:
-        """A table of the same types; numbers of columns with `gaps` (D,) are missing."""
-        columns = {}
-        for k, (name, empty) in enumerate(self.table.items()):
-            values = numbers[:, k]
-            if k in self.classes:
-                columns[name] = self.values[k].array.take(
-                    np.clip(values.round().astype(int), 0, len(self.values[k]) - 1)
-                )
-            elif gaps[k]:
-                columns[name] = pd.Series(np.nan, range(len(values))).astype(empty.dtype)
-            else:
-                whole = pd.api.types.is_integer_dtype(empty)
-                columns[name] = pd.Series(values.round() if whole else values).astype(empty.dtype)
-        return pd.DataFrame(columns)
+def _plain(column):
+    return column.partition(".")[2]
 
 
-def _key(value):
-    return "missing" if pd.isna(value) else (value,)
+def _kinds(market, name, frame):
+    roles = market.roles or {}
+    if name == "contents":  # a product's columns are joined to its contents'
+        roles = {"contents": {**roles.get("products", {}), **roles.get("contents", {})}}
+    return column_kinds(name, frame, roles)
 
 
 # --- for the manager ----------------------------------------------------------------------------------------
 
 WORDS = {
     "cover": "the cover", "title": "the title", "sound": "the sound", "vectors": "the encoded inputs",
-    "attributes": "product, price, format", "record": "how this piece did so far",
-    "history": "what these users did before", "profile": "who the users are",
-    "context": "where it was shown",
+    "attributes": "the offer (product, price, author, format)", "offer": "the offer (product, price, author, format)",
+    "user": "who saw it (when, after what)",
+    "position": "where it was shown", RECORD: "how this piece did so far",
 }  # fmt: skip
 PAGE = """<article lang="en" style="background:#fff;color:#000;padding:.5rem">
 <h3 style="color:inherit">{head}</h3>
-<p><strong>Predicted click rate: {rate}</strong> for a typical one of {n} impressions (the rate at their mean
-log-odds). With everything about them hidden, the model would say {usual}. {observed}</p>
+<p><strong>Predicted click rate: {rate}</strong> for a typical one of its last {n} impressions (the rate at their
+mean log-odds). For {K} others of that time the model says {usual}. {observed}</p>
 <p>{story}</p>
 <table><tr><th>Input</th><th>Odds of a click</th><th>{level} interval</th><th></th></tr>{rows}</table>
-<p><small>A factor multiplies the odds of a click: 1.20 means a fifth more. Its interval is over users drawn
-anew, against {K} background impressions each. The factors multiply to the step between the two rates, up to
-{error} in log-odds. They say what the model uses, not what would happen if you changed it: test before you
-act.</small></p>
+<p><small>A factor multiplies the odds of a click: 1.20 means a fifth more than with the input of one of the {K}
+others. Its interval counts which users and which others happened to be drawn. The factors multiply to the step
+between the two rates. They say what the model uses, not what would happen if you changed it: test before you act.
+</small></p>
 </article>"""
 
 
@@ -816,17 +693,19 @@ def report_page(
     market : Market
     content_id
         One that has impressions.
-    most, n_background, seed
-        Impressions that are explained, drawn at random; background as in `market_game`, at least 50.
+    most : int
+        Impressions that are explained, its last ones.
+    n_background, seed
+        As in `market_game`; at least 50.
     level : float
-        Of the intervals: of the factors over users drawn with replacement, of the observed rate by Wilson.
+        Of the intervals: of the factors over users and background rows, of the observed rate by Wilson.
     path : path, optional
         Where the page is written as well.
 
     Returns
     -------
     str
-        HTML with the picture in it; it loads nothing from elsewhere.
+        HTML; it loads nothing from elsewhere.
 
     Raises
     ------
@@ -839,22 +718,17 @@ def report_page(
     mine = market.impressions[market.content_rows == at] if at >= 0 else market.impressions[:0]
     if not len(mine):
         raise ValueError(f"content_id {content_id!r} has no impression in this market")
-    some = mine.sample(min(most, len(mine)), random_state=seed)
+    ids = mine.sort_values("time", kind="stable")["impression_id"].to_numpy()[-most:]
     table = explain_market(
-        predictor,
-        market,
-        some["impression_id"].to_numpy(),
-        n_background=n_background,
-        seed=seed,
-        verbose=False,
+        predictor, market, ids, n_background=n_background, seed=seed, verbose=False, each=True
     )
-    effects = mean_effects(table, some["user_id"].to_numpy(), level)
+    effects = mean_effects(table, market.select(ids).impressions["user_id"].to_numpy(), level)
     title = market.contents["title"].iloc[at] if "title" in market.contents else None
     head = f"“{title}”" if isinstance(title, str) else f"Content {content_id}"
     page = PAGE.format(
-        head=escape(head), rate=_percent(expit(table["prediction"].mean())), n=len(some), K=n_background,
+        head=escape(head), rate=_percent(expit(table["prediction"].mean())), n=len(ids), K=n_background,
         usual=_percent(expit(table["base"].mean())), observed=_observed(mine, level), story=_story(effects),
-        level=_percent(level), rows=_bars(effects), error=f"{additivity_error(table):.0e}",
+        level=_percent(level), rows=_bars(effects),
     )  # fmt: skip
     if path is not None:
         Path(path).write_text(page, encoding="utf-8")
@@ -876,14 +750,17 @@ def _observed(mine, level):
     )
 
 
-def _story(effects, least=0.02):
-    """Which groups help, which hold back, and which cannot be told, in words."""
-    sign = np.where(effects["low"] > 0, 1, np.where(effects["high"] < 0, -1, 0)) * (
-        effects["mean"].abs() > least
-    )
-    words = {1: "Helps", -1: "Holds back", 0: "Hardly matters, or either way"}
-    named = {k: ", ".join(escape(WORDS.get(n, n)) for n in effects.index[sign == k]) for k in words}
-    return " ".join(f"{words[k]}: {names}." for k, names in named.items() if names)
+def _story(effects, least=0.05):
+    """Which groups help, which hold back, and which cannot be told, in words; `least` log-odds matter."""
+    small = effects[["low", "high"]].abs().max(axis=1) < least
+    said = {
+        "Helps": (effects["low"] > 0) & ~small, "Holds back": (effects["high"] < 0) & ~small,
+        "Hardly matters to the model": small, "Cannot be told": (effects["low"] <= 0) & (effects["high"] >= 0) & ~small,
+    }  # fmt: skip
+    named = {
+        words: "; ".join(escape(WORDS.get(n, n)) for n in effects.index[rows]) for words, rows in said.items()
+    }
+    return " ".join(f"{words}: {names}." for words, names in named.items() if names)
 
 
 def _bars(effects):

@@ -108,7 +108,8 @@ def bernoulli_nll(x: Tensor, logits: Tensor) -> Tensor:
     .. math:: -\sum_i\big[x_i\log\sigma(l_i)+(1-x_i)\log(1-\sigma(l_i))\big]
               =\sum_i\big[\log(1+e^{l_i})-x_il_i\big]
 
-    For grey values it is no likelihood; `continuous_bernoulli_nll` is.
+    For grey values it is no log-density, and a loose bound of one: `continuous_bernoulli_nll`, which is one, is smaller
+    by at least log 2 for each value.
 
     Parameters
     ----------

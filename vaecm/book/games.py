@@ -1,27 +1,43 @@
-"""Explanations graded: other solvers of the same game, and the game in which the truth can play as well.
+"""Explanations graded: the truth plays the same game as a model, and the two are compared.
 
-`swap_game` hides by swapping: the content, the request (a user at a moment) or the position of another
-impression takes the place of one's own. A simulated market's oracle answers the same questions as a model, so
-the two explanations can be compared, and the oracle's own, on other backgrounds, is the ceiling.
+A simulated market's oracle answers for any mixture of pieces, users and positions, as a model does. So the attributions
+of a perfect model are known, and the oracle's own, against other background rows, are the ceiling.
+
+Shapes: ``B`` explained rows, ``G`` groups, ``S`` coalitions, ``K`` background rows, ``D`` columns.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from math import factorial
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 from scipy.stats import rankdata
 
-from vaecm.explain import Game, coalitions, effect_scores, library, parts
+from vaecm.explain import LEAST_BACKGROUND, Game, Groups, Mixer, coalitions, parts
 from vaecm.market import Market
-from vaecm.metrics import bootstrap_interval
-from vaecm.schema import rows_of
+from vaecm.metrics import Interval, bootstrap_interval
+from vaecm.predictor import EffectPredictor, network_inputs, outputs, pooled
+from vaecm.simulate import Oracle
 
-PLAYERS = ("content", "request", "position")
+# Where the simulator's hidden arrays of a piece show: in which column of the market.
+SHOWN = {
+    "style": "covers", "appeal": "covers", "wording": "contents.title", "bait": "contents.title", "energy": "audio",
+    "product": "contents.product_id", "format": "contents.format", "author": "contents.author_id",
+    "birth": "contents.published_at",
+}  # fmt: skip
+PAIRED = r"user_(category|author|brand|format|item)_|session_(category|brand)|last_event|hours_since_(category|item)_"
+OWNERS = (  # what a column of the models' tables tells of; the first pattern that fits
+    ("record", r"content_(click|order)_rate|content_impressions|user_content_|hours_since_same|context_exposure"),
+    ("match", rf"{PAIRED}|(category|item)_open_cart|match_"),
+    ("user", r"user_(age|city|device|registered)|context_device"),
+    ("history", r"user_|session_|hours_since_"), ("time", r"hour_|weekday_"), ("place", r"position|log_position"),
+    ("cover", r"cover_"), ("title", r"title_"), ("sound", r"sound_"), ("content", r""),
+)  # fmt: skip
+LABELS = {"content": "content_latent", "user": "user_latent", "match": "match", "summary": "title_topic"}
 
 
 def interaction_values(values: np.ndarray) -> np.ndarray:
@@ -61,7 +77,115 @@ def interaction_values(values: np.ndarray) -> np.ndarray:
     return out
 
 
-def join(table: pd.DataFrame, groups: dict[str, Sequence[str]]) -> pd.DataFrame:
+# --- the columns of the models ------------------------------------------------------------------------------
+
+
+def groups_of(columns: Sequence[str], joined: Groups | None = None) -> dict[str, list[str]]:
+    """Columns of an analyst's or a network's table by what they tell of.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        As in `vaecm.baselines.TableInputs` or `network_table`.
+    joined : dict, optional
+        Names of groups that are put together under a new name.
+
+    Returns
+    -------
+    dict
+        Only groups that have columns, in the order of `OWNERS`, joined ones first.
+
+    Examples
+    --------
+    >>> groups_of(["position", "content_price", "hour_sin"], {"offer": ["content", "sound"]})
+    {'offer': ['content_price'], 'time': ['hour_sin'], 'place': ['position']}
+    """
+    new = {old: name for name, names in (joined or {}).items() for old in names}
+    found = {name: [] for name in [*(joined or {}), *(owner for owner, _ in OWNERS)]}
+    for column in columns:
+        owner = next(owner for owner, pattern in OWNERS if re.match(pattern, column))
+        found[new.get(owner, owner)].append(column)
+    return {name: names for name, names in found.items() if names}
+
+
+def network_table(predictor: EffectPredictor, market: Market) -> pd.DataFrame:
+    """All numbers that a predictor's networks and voters read of each impression, (B, D), by impression_id."""
+    inputs = network_inputs(predictor.representation, market, predictor.state)
+    features = predictor.representation.features
+    known = [f"{features.names[j]}_known" for j in features.scale["gaps"]]
+    names = {"table": [*features.names, *known], "place": ["position_code", "context_device_code"]}
+    for part, label in LABELS.items():
+        names[part] = [f"{label}_{j}" for j in range(inputs[part].shape[1])]
+    frames = [pd.DataFrame(inputs[part], columns=names[part]) for part in predictor.representation.sizes()]
+    return pd.concat(frames, axis=1).set_index(pd.Index(market.impressions["impression_id"]))
+
+
+def network_log_odds(predictor: EffectPredictor) -> Callable[[pd.DataFrame], np.ndarray]:
+    """A function from tables as `network_table` makes them to the predictor's log-odds of a click, (n,)."""
+    sizes = predictor.representation.sizes()
+    ends = np.cumsum(list(sizes.values()))[:-1]
+
+    def log_odds(table):
+        inputs = dict(zip(sizes, np.split(table.to_numpy(np.float32), ends, axis=1), strict=True))
+        inputs["place"] = inputs["place"].astype(np.int32)
+        heads = outputs(predictor.networks, predictor.voters, inputs)
+        return predictor.state["click"](pooled(heads[:, :, 0]))
+
+    return log_odds
+
+
+# --- the truth plays ----------------------------------------------------------------------------------------
+
+
+def true_game(
+    market: Market, impressions: Sequence, groups: Groups | None = None, n_background: int = LEAST_BACKGROUND,
+    seed: int = 0,
+) -> Game:  # fmt: skip
+    """`vaecm.explain.market_game` for the true log-odds of a click: what a perfect model would be explained by.
+
+    Style and appeal come with the cover, claims with the title, energy with the sound, all else of a piece with its
+    attributes. What no column shows, its hidden quality, and how often the user has met it, are its ``record``.
+
+    Parameters
+    ----------
+    market : Market
+        A simulated one, with `oracle`.
+    impressions, groups, n_background, seed
+        As in `vaecm.explain.market_game`; the same seed draws the same background.
+
+    Raises
+    ------
+    ValueError
+        If the market has no oracle, or as `vaecm.explain.market_game` does.
+    """
+    if market.oracle is None:
+        raise ValueError("true_game needs market.oracle, which only simulated markets have")
+    mixer, world, log = (
+        Mixer(market, impressions, groups, n_background, seed),
+        market.oracle.world,
+        market.impressions,
+    )
+    nobody = np.zeros(0, dtype=np.int64)
+
+    def score(sources):
+        rows, n = mixer.columns(sources), len(sources)
+        mixed = {f"content_{name}": world[f"content_{name}"][rows[column]] for name, column in SHOWN.items()}
+        mixed |= {"content_hidden": np.zeros(n), "log_request": nobody, "log_content": nobody}
+        request, position = (
+            log[name].to_numpy()[rows[f"impressions.{name}"]] for name in ("request_id", "position")
+        )
+        found = Oracle(world | mixed).effects(request, np.arange(n) + 1, position)
+        return logit(found["p_click"].to_numpy(float))
+
+    own = mixer.explained.impressions
+    truth = market.oracle.effects(*(own[c].to_numpy() for c in ("request_id", "content_id", "position")))
+    return mixer.game(score, logit(truth["p_click"].to_numpy(float)), verbose=False)
+
+
+# --- marks --------------------------------------------------------------------------------------------------
+
+
+def join(table: pd.DataFrame, groups: Groups) -> pd.DataFrame:
     """The table with attributions added up by group: a dict from a new name to old names, others stay."""
     unknown = [name for names in groups.values() for name in names if name not in table]
     if unknown:
@@ -70,224 +194,17 @@ def join(table: pd.DataFrame, groups: dict[str, Sequence[str]]) -> pd.DataFrame:
     return table.T.groupby([old.get(name, name) for name in table.columns], sort=False).sum().T
 
 
-# --- other solvers ------------------------------------------------------------------------------------------
-
-
-def kernel_shap(game: Game, rounds: int = 4, seed: int = 0) -> pd.DataFrame:
-    """Attributions by `shap.KernelExplainer` (Lundberg and Lee 2017): least squares over sampled coalitions.
-
-    Parameters
-    ----------
-    game : Game
-    rounds : int
-        :math:`2 G` coalitions each.
-    seed : int
-
-    Returns
-    -------
-    DataFrame
-        base, groups, prediction, as `vaecm.explain.explain` gives them.
-    """
-    G = len(game.names)
-    state = np.random.get_state()  # noqa: NPY002 (shap draws from numpy's global generator)
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        explainer = library("shap").KernelExplainer(lambda z: game.value(z > 0.5), np.zeros((1, G)))
-        phi = explainer.shap_values(np.ones((1, G)), nsamples=2 * G * (rounds + 1), silent=True, l1_reg=False)
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
-    return _table(game, np.atleast_1d(explainer.expected_value), np.asarray(phi).reshape(G, -1))
-
-
-def lime_on_coalitions(game: Game, rounds: int = 4, seed: int = 0) -> pd.DataFrame:
-    """LIME over presence, as for texts and pictures (Ribeiro et al. 2016): near coalitions weigh more.
-
-    Ridge regression; base and groups need **not** add up to the prediction, and `r2` says how good the fit is.
-
-    Parameters
-    ----------
-    game : Game
-    rounds : int
-        :math:`2 G` coalitions each.
-    seed : int
-
-    Returns
-    -------
-    DataFrame
-        base, groups, prediction, r2.
-    """
-    G, rng = len(game.names), np.random.default_rng(seed)
-    count = max(2 * G * rounds, 4 * G)
-    masks = rng.random((count, G)) > rng.random((count, 1))
-    masks[0] = True
-    values = game.value(masks)
-    distance = 1 - np.sqrt(masks.mean(axis=1))  # cosine distance from the full coalition
-    kernel = lambda d: np.sqrt(np.exp(-(d**2) / 0.25**2))  # noqa: E731
-    solver = library("lime", "lime.lime_base").LimeBase(kernel, random_state=seed)
-    base, phi, r2 = np.zeros(values.shape[1]), np.zeros((G, values.shape[1])), np.zeros(values.shape[1])
-    for i in range(values.shape[1]):
-        base[i], found, r2[i], _ = solver.explain_instance_with_data(
-            masks.astype(float), values[:, i : i + 1], distance, 0, G, feature_selection="none"
-        )
-        for player, weight in found:
-            phi[player, i] = weight
-    return _table(game, base, phi).assign(r2=r2)
-
-
-def _table(game, base, phi):
-    table = pd.DataFrame(phi.T, columns=game.names, index=game.index)
-    table.insert(0, "base", base)
-    return table.assign(prediction=game.prediction)
-
-
-# --- the game that the truth can play -----------------------------------------------------------------------
-
-
-def swap_game(
-    predictor: Any,
-    market: Market,
-    impressions: Sequence,
-    n_background: int = 50,
-    effect: str = "ctr",
-    seed: int = 0,
-) -> Game:
-    """The game of content, request and position: a hidden one is that of a background impression.
-
-    Two predictors that are given the same market, impressions and seed play on the same swaps. Backgrounds
-    are requests made when all explained contents were out, and contents that were out when all explained
-    requests were made; their positions go with them.
-
-    Parameters
-    ----------
-    predictor : object with ``predict``, or `Truth`
-        From a Market to a DataFrame with the column `effect`, indexed by impression_id.
-    market : Market
-        With request_id, user_id, content_id, position.
-    impressions : array-like
-        Values of impression_id to explain (B).
-    n_background : int
-        K impressions for each explained one.
-    effect : str
-        ctr, cvr or ctcvr.
-    seed : int
-        Of the background.
-
-    Returns
-    -------
-    Game
-
-    Raises
-    ------
-    ValueError
-        If no impression may serve as background.
-    """
-    log, own = market.impressions, rows_of(np.asarray(impressions), market.impressions["impression_id"])
-    B, rng = len(own), np.random.default_rng(seed)
-    requests, contents = _backgrounds(market, own)
-    donors = {
-        "content": rng.choice(contents, (n_background, B)), "request": rng.choice(requests, (n_background, B)),
-        "position": rng.choice(len(log), (n_background, B)),
-    }  # fmt: skip
-    columns = [c for c in log if c not in ("content_id", "position", "impression_id")]
-
-    def value(masks):
-        out = np.empty((len(masks), B))
-        for s, mask in enumerate(np.asarray(masks, bool)):
-            rows = {
-                p: np.tile(own, (n_background, 1)) if known else donors[p]
-                for p, known in zip(PLAYERS, mask, strict=True)
-            }
-            rows = {p: r[:1] if mask.all() else r for p, r in rows.items()}
-            built = log[columns].iloc[rows["request"].ravel()].reset_index(drop=True)
-            built["content_id"] = log["content_id"].array.take(rows["content"].ravel())
-            built["position"] = log["position"].array.take(rows["position"].ravel())
-            built["impression_id"] = np.arange(len(built))
-            built = built.drop(
-                columns=[c for c in ("clicked", "converted", "converted_at", "sales") if c in built]
-            )
-            found = effect_scores(
-                predictor, replace(market, impressions=built, truth=None, log=market.past), effect
-            )
-            out[s] = found.reshape(-1, B).mean(axis=0)
-        return out
-
-    index = pd.Index(log["impression_id"].iloc[own], name="impression_id")
-    return Game(list(PLAYERS), index, value(np.ones((1, 3), bool))[0], value)
-
-
-def _backgrounds(market, own):
-    """Rows of the log whose requests, and whose contents, may take the place of the explained ones."""
-    log, every = market.impressions, np.arange(len(market.impressions))
-    if "published_at" not in market.contents:
-        return every, every
-    time, born = log["time"].to_numpy(), market.contents["published_at"].to_numpy()[market.content_rows]
-    late = every[time >= born[own].max()]
-    early = every[born <= min(time[own].min(), time[late].min() if len(late) else time[own].min())]
-    if not len(late) or not len(early):
-        raise ValueError(
-            "swap_game: no impression may serve as background; explain impressions of fewer days"
-        )
-    return late, early
-
-
-class Truth:
-    """A simulated market's oracle as a predictor: what a perfect model would say.
-
-    Parameters
-    ----------
-    oracle : object
-        ``market.oracle``, with ``effects(request_ids, content_ids, positions)``.
-    """
-
-    def __init__(self, oracle: Any):
-        self.oracle = oracle
-
-    def predict(self, market: Market) -> pd.DataFrame:
-        """True effects of the impressions: ctr, cvr, ctcvr, sales."""
-        log = market.impressions
-        found = self.oracle.effects(*(log[c].to_numpy() for c in ("request_id", "content_id", "position")))
-        found = found.set_axis(log["impression_id"].to_numpy())
-        effects = found.rename(columns={"p_click": "ctr", "p_convert": "cvr", "expected_sales": "sales"})
-        return effects.assign(ctcvr=effects["ctr"] * effects["cvr"])
-
-
-# --- marks --------------------------------------------------------------------------------------------------
-
-
-def true_terms(market: Market, groups: dict[str, Sequence[str]], columns: str = "") -> pd.DataFrame:
-    """Named terms of the truth, added up by group: a DataFrame indexed by impression_id.
-
-    Parameters
-    ----------
-    market : Market
-        With `truth`.
-    groups : dict of str to sequence of str
-        Terms by group.
-    columns : str
-        What the names of the terms begin with in `truth`, such as ``click_``.
-    """
-    if market.truth is None:
-        raise ValueError("this market has no truth: only a simulated one has")
-    missing = [columns + t for terms in groups.values() for t in terms if columns + t not in market.truth]
-    if missing:
-        raise ValueError(f"the truth has no terms {', '.join(missing)}; there are {', '.join(market.truth)}")
-    sums = {name: market.truth[[columns + t for t in terms]].sum(axis=1) for name, terms in groups.items()}
-    return pd.DataFrame(sums).astype(float)
-
-
 def grade(
     table: pd.DataFrame, truth: pd.DataFrame, clusters: np.ndarray | None = None, seed: int = 0
 ) -> pd.DataFrame:
-    r"""How near attributions come to true ones: rank correlation, agreement of signs, error.
-
-    Both are centred over the rows, because their bases differ.
+    """How near attributions come to true ones: rank correlation over the rows, and error.
 
     Parameters
     ----------
     table : DataFrame
         Attributions, with a column for each group of the truth.
     truth : DataFrame
-        Attributions of the same game on the truth, or of `true_terms` where groups do not interact.
+        Attributions of the same game on the truth.
     clusters : array, shape (B,), optional
         What is drawn with replacement for the 95 % interval of the correlation; the rows by default.
     seed : int
@@ -295,9 +212,37 @@ def grade(
     Returns
     -------
     DataFrame
-        By group, and for ``mean of groups``: correlation (Spearman), low, high, sign (share of rows whose signs
-        agree), error (mean gap, log-odds), error_of_zero (the error of attributing nothing, a baseline).
+        By group, and for ``mean of groups``: correlation (Spearman), low, high, error (mean gap, log-odds; bases
+        differ, so both sides are centred), and error of zero (of attributing nothing: the baseline).
     """
+    found, ours, theirs = _correlations(table, truth, clusters, seed)
+    means = [np.r_[x.mean(axis=0), x.mean()] for x in (np.abs(ours - theirs), np.abs(theirs))]
+    return pd.DataFrame(
+        {"correlation": found.value, "low": found.low, "high": found.high, "error": means[0], "error of zero": means[1]},
+        index=[*parts(truth), "mean of groups"],
+    )  # fmt: skip
+
+
+def grade_pairs(
+    first: pd.DataFrame, second: pd.DataFrame, truth: pd.DataFrame, clusters: np.ndarray | None = None, seed: int = 0
+) -> pd.DataFrame:  # fmt: skip
+    """Paired differences of the rank correlations of two explanations with the truth; parameters as in `grade`.
+
+    Returns
+    -------
+    DataFrame
+        By group, and for ``mean of groups``: difference (first minus second), low, high (95 %).
+    """
+    one, two = (_correlations(table, truth, clusters, seed)[0] for table in (first, second))
+    low, high = np.quantile(one.draws - two.draws, [0.025, 0.975], axis=0)
+    return pd.DataFrame(
+        {"difference": one.value - two.value, "low": low, "high": high},
+        index=[*parts(truth), "mean of groups"],
+    )
+
+
+def _correlations(table, truth, clusters, seed) -> tuple[Interval, np.ndarray, np.ndarray]:
+    """Rank correlation of each group, and their mean, with what was compared."""
     truth = parts(truth)
     missing = [name for name in truth if name not in table]
     if missing:
@@ -307,21 +252,11 @@ def grade(
     codes = np.arange(len(ours)) if clusters is None else pd.factorize(np.asarray(clusters))[0]
 
     def of(weights):
-        found = []
-        for w in weights.astype(int):
-            rows = np.repeat(np.arange(len(codes)), w[codes])
-            each = spearman(ours[rows], theirs[rows])
-            found.append([*each, each.mean()])
-        return np.array(found)
+        rows = [np.repeat(np.arange(len(codes)), w[codes]) for w in weights.astype(int)]
+        each = np.array([spearman(ours[r], theirs[r]) for r in rows])
+        return np.column_stack([each, each.mean(axis=1)])
 
-    found = bootstrap_interval(of, codes, seed=seed)
-    sign, error, zero = (np.sign(ours) == np.sign(theirs)), np.abs(ours - theirs), np.abs(theirs)
-    means = [np.r_[x.mean(axis=0), x.mean()] for x in (sign, error, zero)]
-    return pd.DataFrame(
-        {"correlation": found.value, "low": found.low, "high": found.high, "sign": means[0], "error": means[1],
-         "error_of_zero": means[2]},
-        index=[*truth, "mean of groups"],
-    )  # fmt: skip
+    return bootstrap_interval(of, codes, seed=seed), ours, theirs
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -338,53 +273,33 @@ def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide((a * b).sum(axis=0), spread, out=np.zeros(a.shape[1]), where=spread > 1e-9)
 
 
-def deletion(game: Game, table: pd.DataFrame, n_random: int = 20, seed: int = 0) -> pd.DataFrame:
-    """A deletion test: how far the prediction moves when each row's groups are hidden, the largest first.
+def deletion(game: Game, table: pd.DataFrame) -> np.ndarray:
+    """A deletion test: how far predictions move when each row's groups are hidden, the largest attribution first.
 
     Parameters
     ----------
     game : Game
     table : DataFrame
         Attributions of the game's rows.
-    n_random : int
-        Random orders, what an explanation without knowledge would give.
-    seed : int
 
     Returns
     -------
-    DataFrame
-        hidden (number of groups), by size and at random: mean distance to the full prediction, in log-odds. An
-        explanation is worth something where "by size" lies above "at random".
+    array, shape (G + 1,)
+        With 0, 1, ... G groups hidden: mean distance to the full prediction, in log-odds. The further above that of
+        another order, the better this one knows what matters; the ends are the same for all.
+
+    Examples
+    --------
+    >>> from vaecm.explain import explain, rows_game
+    >>> x = pd.DataFrame({"a": [1.0, -1.0], "b": [0.1, -0.1]})
+    >>> game = rows_game(lambda t: t["a"] + t["b"], x, x, link="identity", verbose=False)
+    >>> deletion(game, explain(game)).round(2).tolist()
+    [0.0, 1.0, 1.1]
     """
-    G, rng = len(game.names), np.random.default_rng(seed)
-    values = game.value(coalitions(G))
-    each = parts(table)[game.names].abs().to_numpy()
-    orders = [
-        np.argsort(-each, axis=1),
-        *(rng.permuted(np.tile(np.arange(G), (len(each), 1)), axis=1) for _ in range(n_random)),
-    ]
-    moved = np.zeros((len(orders), G + 1))
-    for o, order in enumerate(orders):
-        code = np.full(len(each), 2**G - 1)
-        for k in range(G):
-            code = code - (1 << order[:, k])
-            moved[o, k + 1] = np.abs(values[code, np.arange(len(each))] - game.prediction).mean()
-    return pd.DataFrame(
-        {"hidden": np.arange(G + 1), "by size": moved[0], "at random": moved[1:].mean(axis=0)}
-    )
-
-
-def agreement(first: Callable, second: Callable, inputs: np.ndarray) -> float:
-    """Rank correlation of two maps of attributions, such as of a model and of one with random weights.
-
-    A map that stays the same when the weights are random tells of the picture, not of the model (Adebayo et
-    al. 2018).
-
-    Parameters
-    ----------
-    first, second : callable
-        From inputs to attributions of the same shape.
-    inputs : array
-    """
-    a, b = (np.abs(np.asarray(f(inputs), float)).reshape(-1, 1) for f in (first, second))
-    return float(spearman(a, b)[0])
+    G = len(game.names)
+    values = game.value(coalitions(G)).mean(axis=2)
+    order = np.argsort(-parts(table)[game.names].abs().to_numpy(), axis=1)
+    hidden = np.hstack([np.zeros((len(order), 1), int), np.cumsum(1 << order, axis=1)])
+    code = 2**G - 1 - hidden
+    moved = np.abs(np.take_along_axis(values.T, code, axis=1) - game.prediction[:, None])
+    return moved.mean(axis=0)

@@ -1,4 +1,4 @@
-"""Which words of a title, and which places of a picture, a prediction hangs on.
+"""Which words of a title, and which places of a picture, a prediction hangs on; and marks for maps of places.
 
 Shapes: ``B`` pictures, ``n`` variants of one content, ``H, W`` pixels.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
-from vaecm.explain import effect_scores, new_ids
+from vaecm.creatives import CLAIM_VALUE, CLAIMS, TURNS, K, draw_covers
+from vaecm.explain import effect_scores, with_new_pieces
 from vaecm.market import Market
 from vaecm.schema import column_kinds, rows_of
 
@@ -52,24 +55,18 @@ def content_scorer(
         if not given or len({len(x) for x in given}) > 1:
             raise ValueError(f"give covers or titles, or equally many of both; got {[len(x) for x in given]}")
         n = len(given[0])
-        source = np.concatenate([np.arange(len(market.contents)), np.repeat(at, n)])
-        contents = market.contents.iloc[source].reset_index(drop=True)
-        ids = new_ids(market.contents["content_id"], n)
-        contents["content_id"] = pd.concat([market.contents["content_id"], pd.Series(ids)], ignore_index=True)
+        changed, ids = with_new_pieces(market, np.repeat(at, n))
         if titles is not None:
-            contents["title"] = pd.Series([*market.contents["title"], *titles], dtype=object)
-        pictures, audio = (None if a is None else a[source] for a in (market.covers, market.audio))
+            own = changed.contents["title"].astype(object)
+            changed.contents["title"] = pd.Series([*own[:-n], *titles], dtype=object)
         if covers is not None:
-            pictures[-n:] = np.asarray(covers, np.uint8).reshape(n, *market.covers.shape[1:])
+            changed.covers[-n:] = np.asarray(covers, np.uint8).reshape(n, *market.covers.shape[1:])
         impressions = shown.iloc[np.tile(np.arange(len(shown)), n)].reset_index(drop=True)
         impressions = impressions.assign(
             impression_id=np.arange(len(impressions)), content_id=np.repeat(ids, len(shown))
         )
-        changed = replace(
-            market, contents=contents, covers=pictures, audio=audio, impressions=impressions, log=market.past,
-            vectors=market.vectors and {name: a[source] for name, a in market.vectors.items()}, truth=None,
-            factors=None, oracle=None, broken=None,
-        )  # fmt: skip
+        impressions = impressions.assign(exposure=1) if "exposure" in shown else impressions
+        changed = replace(changed, impressions=impressions)
         return effect_scores(predictor, changed, effect).reshape(n, len(shown)).mean(axis=1)
 
     return score
@@ -92,6 +89,21 @@ def leave_words_out(score: Callable, title: str) -> pd.DataFrame:
     without = [" ".join(words[:k] + words[k + 1 :]) for k in range(len(words))]
     found = np.asarray(score([title, *without]), float)
     return pd.DataFrame({"word": words, "effect": found[0] - found[1:]})
+
+
+def worth_of_claims(title: str) -> float:
+    """What the claims of an English title are worth in the simulator, the claim behind a negation turned.
+
+    The wording of a piece is this number, standardised over all pieces.
+
+    Examples
+    --------
+    >>> [round(worth_of_claims(t), 1) for t in ("not dull", "dull", "really useful tea", "tea")]
+    [1.0, 0.0, 0.9, 0.0]
+    """
+    sign = {word: 1 - 2 * k for k, words in enumerate(TURNS) for word in words.split()}
+    value = dict(zip(CLAIMS.split(), CLAIM_VALUE, strict=True))
+    return float(sum(sign.get(a, 0) * value.get(b, 0) for a, b in pairwise(title.split())))
 
 
 def occlude(
@@ -195,3 +207,90 @@ def integrated_gradients(
             raise RuntimeError("the function has no gradient with respect to its input")
         total += np.asarray(gradient)
     return (x - start) * total / steps
+
+
+# --- marks --------------------------------------------------------------------------------------------------
+
+
+class Motifs(NamedTuple):
+    """Covers with a motif, the same covers with its pixels in another order, and where it lies: (B, H, W) each."""
+
+    real: np.ndarray
+    scrambled: np.ndarray
+    place: np.ndarray
+
+
+def motif_pairs(n: int, motif: str = "face", seed: int = 0) -> Motifs:
+    """Covers of the simulator in pairs that differ in one motif alone, so that its place is known.
+
+    Parameters
+    ----------
+    n : int
+        B.
+    motif : {"face", "text"}
+    seed : int
+
+    Examples
+    --------
+    >>> pairs = motif_pairs(3)
+    >>> bool((pairs.real == pairs.scrambled)[~pairs.place].all())
+    True
+    """
+    rng = np.random.default_rng(seed)
+    style, other = rng.normal(size=(n, K)), rng.random(n) < 0.7
+    covers = []
+    for there in (True, False):  # the same draws: nothing else may differ
+        given = {"face": other, "text": other} | {motif: np.full(n, there)}
+        covers.append(draw_covers(np.random.default_rng(seed + 1), style, **given)[0])
+    differ = covers[0] != covers[1]
+    rows, columns = ((np.maximum.accumulate(x, 1) & np.maximum.accumulate(x[:, ::-1], 1)[:, ::-1]) for x in (
+        differ.any(axis=2), differ.any(axis=1)))  # fmt: skip
+    return Motifs(*covers, rows[:, :, None] & columns[:, None, :])
+
+
+def marks(maps: np.ndarray, place: np.ndarray) -> pd.DataFrame:
+    """How well maps name a place: ``hit``, whether the largest value lies in it, and ``mass``, its share of all sizes.
+
+    The first is the pointing game (Zhang et al. 2016, arXiv:1608.00507). A map that knows nothing has the place's share
+    of the picture in both, the column ``area``.
+
+    Parameters
+    ----------
+    maps : array, shape (B, H, W)
+        Attributions; what raises the score counts for ``hit``, the size for ``mass``.
+    place : bool array, shape (B, H, W)
+
+    Examples
+    --------
+    >>> marks(np.array([[[0.0, 3.0], [1.0, 0.0]]]), np.array([[[0, 1], [0, 0]]], bool)).iloc[0].tolist()
+    [1.0, 0.75, 0.25]
+    """
+    maps, inside = np.asarray(maps, float).reshape(len(maps), -1), place.reshape(len(place), -1)
+    size = np.abs(maps)
+    hit = np.take_along_axis(inside, maps.argmax(axis=1)[:, None], axis=1)[:, 0]
+    mass = (size * inside).sum(axis=1) / np.maximum(size.sum(axis=1), 1e-30)
+    return pd.DataFrame({"hit": hit.astype(float), "mass": mass, "area": inside.mean(axis=1)})
+
+
+def erased(pictures: np.ndarray, maps: np.ndarray, share: float = 0.1) -> np.ndarray:
+    """Pictures whose pixels with the largest attributions take the median of their picture: (B, H, W)."""
+    flat, order = pictures.reshape(len(pictures), -1).copy(), np.argsort(-maps.reshape(len(maps), -1), axis=1)
+    gone = order[:, : round(share * flat.shape[1])]
+    np.put_along_axis(flat, gone, np.median(flat, axis=1, keepdims=True).astype(flat.dtype), axis=1)
+    return flat.reshape(pictures.shape)
+
+
+def agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Rank correlation of the sizes of two maps of each picture, (B,), such as of a model and of one with random weights.
+
+    A map that stays the same when the weights are random tells of the picture, not of the model (Adebayo et al. 2018,
+    arXiv:1810.03292).
+
+    Examples
+    --------
+    >>> agreement(np.array([[1.0, -2.0, 3.0]]), np.array([[0.1, 0.2, 0.9]])).round(2).tolist()
+    [1.0]
+    """
+    a, b = (rankdata(np.abs(x).reshape(len(x), -1), axis=1) for x in (first, second))
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    return (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))

@@ -1,4 +1,6 @@
-"""Laws of tuning: nothing leaks back in time, studies resume to the same trials, other searches are refused."""
+"""Laws of tuning: nothing leaks back in time, studies resume to the same trials, other searches are refused, and what
+is kept for later trials changes no prediction.
+"""
 
 import os
 import signal
@@ -7,15 +9,25 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import fits
 import numpy as np
 import pandas as pd
 import pytest
 
-from vaecm.baselines import GlobalRate
+from vaecm.baselines import GlobalRate, LightGBMBaseline, LogisticBaseline
+from vaecm.latents import Representation
 from vaecm.market import Market
 from vaecm.metrics import score
 from vaecm.splits import split_by_time, time_folds
-from vaecm.tuning import cross_validate, fold_means, learning_curve, market_digest, tune
+from vaecm.tuning import (
+    KeptPredictor,
+    KeptTable,
+    cross_validate,
+    fold_means,
+    learning_curve,
+    market_digest,
+    tune,
+)
 
 SPACE = {"power": (0.25, 4.0, "log")}
 
@@ -344,3 +356,97 @@ def test_learning_curve_lists_all_that_does_not_fit(market):
     train, valid = split_by_time(market, (0.8, 0.2))
     with pytest.raises(ValueError, match=r"sizes must be .* got \[9999\]; valid must begin after"):
         learning_curve(by_content, valid, train, [100, 9_999])
+
+
+# --- what is kept
+
+
+@pytest.fixture(scope="module")
+def store():
+    """What two fits on the same window have left: (kept, the parts of the market, the models)."""
+    train, valid, test = fits.parts()
+    kept, settings = {}, (fits.TINY, replace(fits.TINY, hidden=(8,), penalty=0.01))
+    models = [KeptPredictor(config, seed=0, kept=kept).fit(train, valid) for config in settings]
+    return kept, (train, valid, test), models
+
+
+def held(kept, name):
+    return [key for key in kept if key[0] == name]
+
+
+def test_a_kept_predictor_predicts_what_the_predictor_does(store):
+    _, (_, _, test), (model, _) = store
+    pd.testing.assert_frame_equal(model.predict(test), fits.fitted().predict(test), rtol=1e-5)
+    few = test.select(np.arange(len(test.impressions)) < 20)
+    pd.testing.assert_frame_equal(model.predict(few, draws=2), fits.fitted().predict(few, draws=2), rtol=1e-5)
+
+
+def test_trials_share_what_they_do_not_change(store):
+    kept, (_, _, test), (model, other) = store
+    assert len(held(kept, "representation")) == len(held(kept, "trees")) == 1
+    assert model.representation is other.representation
+    assert model.state is not other.state, "each has its own calibration"
+    assert not np.allclose(model.predict(test)["ctr"], other.predict(test)["ctr"])
+    assert len(held(kept, "inputs")) == 3, "train, validation and test"
+
+
+def test_another_window_encoder_or_encoder_seed_is_learned_anew(store, monkeypatch):
+    kept, (train, valid, _), _ = store
+    config = replace(fits.TINY, trees=False, linear=False)
+
+    def learn(*parts):
+        raise LookupError("learned anew")
+
+    monkeypatch.setattr(Representation, "learn", learn)
+    KeptPredictor(config, seed=7, kept=kept, encoder_seed=0).fit(train, valid)
+    half = train.select(np.arange(len(train.impressions)) % 2 == 0)
+    for model, part in (
+        (KeptPredictor(replace(config, latent_dim=4), 0, kept), train), (KeptPredictor(config, 7, kept), train),
+        (KeptPredictor(config, 0, kept), half), (KeptPredictor(config, 0, kept), train.without_log()),
+    ):  # fmt: skip
+        with pytest.raises(LookupError, match="learned anew"):
+            model.fit(part, valid)
+
+
+def test_a_given_representation_serves_every_window(store, monkeypatch):
+    kept, (train, valid, test), (model, _) = store
+    kept = dict(kept)
+
+    def learn(*parts):
+        raise LookupError("learned anew")
+
+    monkeypatch.setattr(Representation, "learn", learn)
+    config = replace(fits.TINY, trees=False, linear=False)
+    half = train.select(np.arange(len(train.impressions)) % 2 == 0)
+    found = []
+    for part in (train, half):
+        given = KeptPredictor(config, 0, kept, representation=model.representation).fit(part, valid)
+        assert given.representation is model.representation
+        found.append(given.predict(test)["ctr"])
+    assert not np.allclose(*found)
+    same = KeptPredictor(config, seed=0, kept=kept).fit(train, valid).predict(test)
+    np.testing.assert_allclose(found[0], same["ctr"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("baseline", [LogisticBaseline, LightGBMBaseline])
+def test_a_kept_table_predicts_what_the_baseline_does(baseline):
+    train, valid, test = fits.parts()
+    kept = {}
+    models = [KeptTable(baseline(), kept).fit(train, valid) for _ in range(2)]
+    plain = baseline().fit(train, valid).predict(test)
+    for model in models:
+        pd.testing.assert_frame_equal(model.predict(test), plain)
+    assert len(held(kept, "columns")) == 1
+    assert len(held(kept, "table")) == 3
+
+
+def test_a_search_over_kept_predictors_learns_each_window_once(store):
+    pytest.importorskip("optuna")
+    train, kept = fits.parts()[0], {}
+
+    def make(seed, penalty):
+        return KeptPredictor(replace(fits.TINY, penalty=penalty, trees=False), seed, kept)
+
+    found = tune({"penalty": (1e-5, 1e-1, "log")}, make, train, 2, n_folds=1, progress=False)
+    assert len(held(kept, "representation")) == 1
+    assert found.trials["score"].nunique() == 2

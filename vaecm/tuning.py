@@ -4,6 +4,9 @@ They work for every model with ``fit(train, validation=...)`` and ``predict(mark
 the baselines. A model is made anew for each fit, so its preparation (vocabulary, scales, rates, latents) is
 learned from that fit's training window alone. The window's last tenth is its early-stopping part: what
 chooses the number of epochs or trees is never what is scored.
+
+In a search, most of a fit is the same in every trial. `KeptPredictor` and `KeptTable` learn it once for each
+training window and share it.
 """
 
 from __future__ import annotations
@@ -24,16 +27,34 @@ import pandas as pd
 from scipy.stats import t as student
 from tqdm.auto import tqdm
 
-from vaecm.baselines import GlobalRate
+from vaecm.baselines import GlobalRate, TableInputs
+from vaecm.effects import Voters, train_linear, train_network, train_trees
+from vaecm.latents import Representation
 from vaecm.market import Market
 from vaecm.metrics import score
 from vaecm.options import is_number, is_whole, refuse
+from vaecm.predictor import (
+    EffectPredictor,
+    ModelConfig,
+    calibrate,
+    effects,
+    learn_state,
+    make_network,
+    met,
+    network_inputs,
+    outputs,
+    targets,
+)
 from vaecm.splits import fold_problems, split_by_time, time_folds
 
 STOP = 0.1  # share of a training window, its latest, that early stopping may look at
 LESS_IS_BETTER = ("log_loss", "normalised_entropy", "brier", "ece", "decile_error", "truth_mae")
 MORE_IS_BETTER = ("auc", "gini", "truth_correlation")
 MakeModel = Callable[..., Any]  # make_model(seed, **parameters): a new model, not fitted
+ENCODERS = (  # fields of `ModelConfig` that the representation depends on; the others are of the effect network
+    "latent_dim", "beta", "history_beta", "item_dim", "item_weight", "pixel_weight", "modality_dropout",
+    "vae_steps", "units", "history_length", "title_length",
+)  # fmt: skip
 
 
 def cross_validate(
@@ -303,6 +324,147 @@ def fit_window(model: Any, train: Market) -> Any:
     return model
 
 
+class KeptPredictor(EffectPredictor):
+    """An `EffectPredictor` for searches: what no trial changes is learned once and kept.
+
+    Models that share `kept` share, for the same training window, encoder settings and encoder seed: the
+    representation, all inputs that were made with it, and trees and regression, which have no settings. Only
+    effect networks and calibration are learned in each fit. Predictions are those of `EffectPredictor`.
+
+    Parameters
+    ----------
+    config : ModelConfig, optional
+    seed : int
+        Of the effect networks.
+    kept : dict, optional
+        Shared by the models of one search on one market; what it holds stays in memory.
+    encoder_seed : int, optional
+        Of representation and trees; `seed` where it is not given.
+    representation : Representation, optional
+        A learned one for all windows; by default each window learns its own. It must not have seen what is scored.
+
+    Examples
+    --------
+    >>> import vaecm
+    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=60, n_contents=60, n_impressions=2_000))
+    >>> train, test = vaecm.split_by_time(market, (0.8, 0.2))
+    >>> kept = {}
+    >>> for penalty in (1e-4, 1e-2):
+    ...     config = vaecm.ModelConfig(vae_steps=2, epochs=1, ensemble=1, trees=False, penalty=penalty)
+    ...     model = KeptPredictor(config, seed=0, kept=kept).fit(train)
+    >>> sum(key[0] == "representation" for key in kept)
+    1
+    """
+
+    def __init__(
+        self, config: ModelConfig | None = None, seed: int = 0, kept: dict | None = None,
+        encoder_seed: int | None = None, representation: Representation | None = None,
+    ):  # fmt: skip
+        super().__init__(config, seed)
+        self.kept, self.given, self.window = {} if kept is None else kept, representation, None
+        self.encoder_seed = self.seed if encoder_seed is None else int(encoder_seed)
+
+    def fit(self, train: Market, validation: Market | None = None, verbose: bool = False) -> KeptPredictor:
+        """Learn the effect networks and their calibration; the rest where it is not kept yet.
+
+        Parameters
+        ----------
+        train : Market
+        validation : Market, optional
+            As in `EffectPredictor.fit`.
+        verbose : bool
+            Not used.
+        """
+        if validation is None:
+            train, validation = split_by_time(train, (0.9, 0.1))
+        config, both = self.config, (train, validation)
+        encoders = [getattr(config, name) for name in ENCODERS] if self.given is None else [id(self.given)]
+        window = (*map(_identity, both), self.encoder_seed, *encoders)
+        representation = self._once(
+            ("representation", *window),
+            lambda: self.given or Representation.learn(train, validation, config, self.encoder_seed),
+        )
+        state = dict(self._once(("state", *window), lambda: learn_state(train, validation)))
+        self.representation, self.state, self.window = representation, state, window
+        made = window if self.given is None else ("given", id(self.given))
+        self.source = (*made, state["positions"], state.get("usual"), *state["devices"])
+        parts = [(self._inputs(part), targets(part, state)) for part in both]
+        options = config.epochs, config.batch_size, config.learning_rate, config.penalty
+        seeds = [self.seed + 100 * k for k in range(config.ensemble)]
+        networks = [make_network(representation, config, state, parts[0][0], seed) for seed in seeds]
+        self.networks = [train_network(network, *parts, *options) for network in networks]
+        self.voters = self._voters(parts)
+        calibrate(state, self.networks, self.voters, parts[1], met(validation))
+        return self
+
+    def predict(self, market: Market, draws: int = 0, level: float = 0.95) -> pd.DataFrame:
+        """As `EffectPredictor.predict`; the inputs of a market are made once."""
+        if draws or self.window is None:
+            return super().predict(market, draws, level)
+        columns = effects(outputs(self.networks, self.voters, self._inputs(market)), self.state)
+        index = pd.Index(market.impressions["impression_id"], name="impression_id")
+        return pd.DataFrame(columns, index=index)
+
+    def _voters(self, parts):
+        trees = linear = None
+        if self.config.trees:
+            trees = self._once(("trees", *self.window), lambda: train_trees(*parts, self.encoder_seed))
+        if self.config.linear:
+            linear = self._once(("linear", *self.window), lambda: train_linear(parts[0]))
+        return Voters(trees, linear)
+
+    def _inputs(self, market):
+        make = lambda: network_inputs(self.representation, market, self.state)  # noqa: E731
+        return self._once(("inputs", _identity(market), *self.source), make)
+
+    def _once(self, key, make):
+        return _once(self.kept, key, make)
+
+
+class KeptTable:
+    """A baseline for searches: its table is made once for each training window, and kept.
+
+    Parameters
+    ----------
+    model : LogisticBaseline or LightGBMBaseline
+    kept : dict, optional
+        As in `KeptPredictor`, and with the same dictionary for both.
+
+    Examples
+    --------
+    >>> import vaecm
+    >>> from vaecm.baselines import LogisticBaseline
+    >>> market = vaecm.simulate_market(vaecm.MarketConfig(n_users=60, n_contents=60, n_impressions=2_000))
+    >>> train, test = vaecm.split_by_time(market, (0.8, 0.2))
+    >>> kept = {}
+    >>> models = [KeptTable(LogisticBaseline(C=C), kept).fit(train) for C in (0.1, 0.01)]
+    >>> sum(key[0] == "columns" for key in kept)
+    1
+    """
+
+    def __init__(self, model: Any, kept: dict | None = None):
+        self.model, self.kept, self.window = model, {} if kept is None else kept, None
+
+    def fit(self, train: Market, validation: Market | None = None) -> KeptTable:
+        """Fit the baseline on the kept table of `train`, or on one that is made now."""
+        parts = [part for part in (train, validation) if part is not None]
+        self.window = tuple(map(_identity, parts))
+        self.inputs = _once(
+            self.kept, ("columns", *self.window), lambda: TableInputs.learn(train, validation)
+        )
+        tables = [*map(self._table, parts), None][:2]
+        self.model.fit(train, validation, tables=tables)
+        return self
+
+    def predict(self, market: Market) -> pd.DataFrame:
+        """Effects of every impression: ctr, cvr, ctcvr, and sales in yuan per impression."""
+        return self.model.predict(market, self._table(market))
+
+    def _table(self, market):
+        key = ("table", _identity(market), *self.window)
+        return _once(self.kept, key, lambda: self.inputs.table(market))
+
+
 def market_digest(market: Market) -> dict[str, str]:
     """A short digest (SHA-256, 12 digits) of each table and array of a market: the same data, the same digest.
 
@@ -323,6 +485,21 @@ def market_digest(market: Market) -> dict[str, str]:
     arrays = {"covers": market.covers, "audio": market.audio} | dict(market.vectors or {})
     found |= {name: hashlib.sha256(np.ascontiguousarray(a)) for name, a in arrays.items() if a is not None}
     return {name: sha.hexdigest()[:12] for name, sha in found.items() if sha is not None}
+
+
+# --- what is kept --------------------------------------------------------------------------------------------
+
+
+def _identity(market):
+    """What tells the parts of one market apart: which impressions, and how much of the log they may look back on."""
+    ids = pd.util.hash_array(market.impressions["impression_id"].to_numpy())
+    return len(ids), hashlib.sha256(ids.tobytes()).hexdigest()[:12], len(market.past)
+
+
+def _once(kept, key, make):
+    if key not in kept:
+        kept[key] = make()
+    return kept[key]
 
 
 # --- one fold, one trial ------------------------------------------------------------------------------------

@@ -673,7 +673,8 @@ PAGE = """<article lang="en" style="background:#fff;color:#000;padding:.5rem">
 <p><strong>Predicted click rate: {rate}</strong> for a typical one of its last {n} impressions (the rate at their
 mean log-odds). For {K} others of that time the model says {usual}. {observed}</p>
 <p>{story}</p>
-<table style="border-spacing:.7rem .1rem"><tr><th>Input</th><th>Odds of a click</th><th>{level} interval</th><th></th></tr>{rows}</table>
+<table style="border-spacing:.7rem .1rem">
+<tr><th>Input</th><th>Odds of a click</th><th>{level} interval</th><th></th></tr>{rows}</table>
 <p><small>A factor multiplies the odds of a click: 1.20 means a fifth more than with the input of one of the {K}
 others. Its interval counts which users and which others happened to be drawn. The factors multiply to the step
 between the two rates. They say what the model uses, not what would happen if you changed it: test before you act.

@@ -82,6 +82,20 @@ def test_a_step_is_traced_once():
     assert len(traced) == 1
 
 
+def test_a_training_step_runs_the_encoder_once():
+    passes = []
+
+    class Counted(ConvVAE):
+        def encode(self, x):
+            passes.append(len(x))
+            return super().encode(x)
+
+    model = Counted(**TINY)
+    model.compile("sgd", run_eagerly=True)
+    model.fit(pictures(40), batch_size=16, verbose=0)
+    assert passes == [16, 16, 8]
+
+
 @pytest.mark.parametrize("likelihood", sorted(conv_vae.LIKELIHOODS))
 def test_reported_parts_add_up_everywhere(likelihood):
     model = small(likelihood=likelihood, beta=0.5)

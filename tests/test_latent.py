@@ -110,28 +110,55 @@ def test_grid_points_stand_at_equal_steps_of_probability():
 
 def test_real_groups_are_found_and_come_back():
     z, classes = blobs()
-    scores = latent.cluster_scores(z, classes, k=3, repeats=2)
+    scores = latent.cluster_scores(z, classes, k=3, nulls=19)
     assert (scores["groups"] == 3).all()
-    assert (scores["rand"] > 0.95).all()
+    assert (scores["rand_low"] > 0.95).all()
+    assert (scores["rand_low"] <= scores["rand"]).all()
+    assert (scores["rand"] <= scores["rand_high"]).all()
     assert (scores["stability"] > 0.9).all()
     assert (scores["silhouette"][["k-means", "Gaussian mixture"]] > 0.7).all()
-    assert (scores["silhouette"] > scores["null_silhouette"].fillna(0) + 0.2).all()
-    assert (scores["low"] <= scores["stability"]).all()
+    assert (scores["silhouette"] > scores["silhouette_null"].fillna(0) + 0.2).all()
+    assert (scores["silhouette_p"] == 1 / 20).all(), "no cloud without groups scores as high"
 
 
 def test_a_cloud_without_groups_scores_as_its_null():
     z = np.random.default_rng(4).normal(size=(300, 2))
-    scores = latent.cluster_scores(z, k=3, repeats=2)
+    scores = latent.cluster_scores(z, k=3, nulls=19)
     means = scores.loc["k-means"]
-    assert means["silhouette"] == pytest.approx(means["null_silhouette"], abs=0.06)
-    assert np.isnan(means["rand"])
+    assert means["silhouette_null_low"] <= means["silhouette"] <= means["silhouette_null_high"]
+    assert means["silhouette_p"] > 0.05
+    assert "rand" not in scores
     assert scores.loc["HDBSCAN", "groups"] < 4
+
+
+def test_the_p_of_clouds_is_uniform():
+    """What is drawn from the null has a p below one fifth in about one fifth of the cases."""
+    small = [
+        latent.cluster_scores(np.random.default_rng(s).normal(size=(80, 2)), k=2, nulls=9, seed=s)[
+            "silhouette_p"
+        ]
+        for s in range(30)
+    ]
+    hits = sum(p["k-means"] <= 0.2 for p in small)
+    assert stats.binomtest(hits, 30, 0.2).pvalue > 0.001
 
 
 def test_cluster_scores_repeat_with_their_seed():
     z, classes = blobs(200)
-    first, again = (latent.cluster_scores(z, classes, k=3, repeats=2, seed=5) for _ in range(2))
+    first, again = (latent.cluster_scores(z, classes, k=3, nulls=2, seed=5) for _ in range(2))
     assert first.equals(again)
+
+
+def test_no_cloud_is_refused():
+    with pytest.raises(ValueError, match="at least 1, got 0 and 1"):
+        latent.cluster_scores(np.zeros((9, 2)), nulls=0)
+
+
+def test_chance_counts_ties_and_never_is_zero():
+    assert latent.chance(5.0, np.zeros(99)) == 0.01
+    assert latent.chance(0.0, np.zeros(99)) == 1.0
+    assert latent.chance(1.0, np.array([2.0, np.nan, 0.0])) == 0.5
+    assert np.isnan(latent.chance(np.nan, np.zeros(3)))
 
 
 # --- the probe

@@ -10,7 +10,8 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import namedtuple
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -20,10 +21,13 @@ from keras import layers, ops
 from vaecm import losses
 from vaecm.book import extra_losses
 from vaecm.io import checksum
+from vaecm.losses import Tensor
 from vaecm.vae import Latent, Sampling, TracedOnce
 
 SHAPE = (28, 28, 1)
 CHUNK = 8_192  # pictures that are decoded at once: what bounds the working memory
+
+Drawn = namedtuple("Drawn", "mean log_var logits")  # what one pass gives to the loss
 
 # The likelihood of a pixel, and the mean of a pixel, both from the decoder's logits.
 LIKELIHOODS = {
@@ -81,16 +85,9 @@ class ConvVAE(TracedOnce):
     """
 
     def __init__(
-        self,
-        latent_dim=2,
-        likelihood="bernoulli",
-        beta=1.0,
-        free_bits=0.0,
-        filters=(16, 32),
-        width=128,
-        seed=0,
-        **kwargs,
-    ):
+        self, latent_dim: int = 2, likelihood: str = "bernoulli", beta: float = 1.0, free_bits: float = 0.0,
+        filters: Sequence[int] = (16, 32), width: int = 128, seed: int = 0, **kwargs,
+    ):  # fmt: skip
         super().__init__(**kwargs)
         _check_options(latent_dim, likelihood, beta, free_bits)
         self.latent_dim, self.likelihood, self.beta, self.free_bits = latent_dim, likelihood, beta, free_bits
@@ -104,7 +101,7 @@ class ConvVAE(TracedOnce):
         self.supports_jit = False  # compiling with XLA costs more than it saves on a CPU
         self.build((None, *SHAPE))
 
-    def make_encoder(self):
+    def make_encoder(self) -> keras.Sequential:
         """The network from pictures (B, 28, 28, 1) to mean and log-variance side by side, (B, 2 L)."""
         conv = {"strides": 2, "padding": "same", "activation": "silu"}
         return keras.Sequential([
@@ -116,7 +113,7 @@ class ConvVAE(TracedOnce):
             layers.Dense(2 * self.latent_dim),
         ], name="encoder")  # fmt: skip
 
-    def make_decoder(self):
+    def make_decoder(self) -> keras.Sequential:
         """The network from z (B, L) to the logits of the pixels, (B, 28, 28, 1)."""
         return keras.Sequential([
             keras.Input((self.latent_dim,)),
@@ -128,18 +125,23 @@ class ConvVAE(TracedOnce):
 
     # --- the three verbs
 
-    def encode(self, x):
+    def encode(self, x: Tensor) -> Latent:
         """Posterior of z given pictures (B, 28, 28, 1): ``Latent(mean, log_var)``, each (B, L)."""
         return Latent(*ops.split(self.encoder(check_pictures(x)), 2, axis=-1))
 
-    def decode(self, z):
+    def decode(self, z: Tensor) -> Tensor:
         """Mean picture given z (B, L): (B, 28, 28, 1), values in [0, 1]."""
         return LIKELIHOODS[self.likelihood][1](self.decoder(z))
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def draw(self, x: Tensor) -> Drawn:
+        """One pass with one draw of z for each picture: mean, log-variance, and logits of the pixels."""
         mean, log_var = self.encode(x)
         z = self.sampling([mean, log_var], training=True)  # in evaluation too: else it is no bound
-        reconstruction = LIKELIHOODS[self.likelihood][0](x, self.decoder(z))
+        return Drawn(mean, log_var, self.decoder(z))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        mean, log_var, logits = y_pred if isinstance(y_pred, Drawn) else self.draw(x)
+        reconstruction = LIKELIHOODS[self.likelihood][0](x, logits)
         weight = ops.ones_like(reconstruction) if sample_weight is None else sample_weight
         weight = ops.cast(weight, reconstruction.dtype) / ops.maximum(ops.sum(weight), 1e-9)
         kl_by_dim = ops.sum(
@@ -157,19 +159,19 @@ class ConvVAE(TracedOnce):
     # --- what one does with a trained VAE
 
     def call(self, inputs, training=False):
-        """Mean picture at the posterior's mean: what `predict` gives."""
-        return self.decode(self.encode(inputs).mean)
+        """Mean picture at the posterior's mean: what `predict` gives. In training, the pass that the loss needs."""
+        return self.draw(inputs) if training else self.decode(self.encode(inputs).mean)
 
-    def reconstruct(self, x):
+    def reconstruct(self, x: np.ndarray) -> np.ndarray:
         """Mean pictures at the posterior's mean, as an array (B, 28, 28, 1)."""
         return ops.convert_to_numpy(self(check_pictures(x)))
 
-    def sample(self, n, seed=0):
+    def sample(self, n: int, seed: int = 0) -> np.ndarray:
         """Mean pictures of n draws from the prior, as an array (n, 28, 28, 1)."""
         z = keras.random.normal((n, self.latent_dim), seed=keras.random.SeedGenerator(seed))
         return ops.convert_to_numpy(self.decode(z))
 
-    def elbo(self, x, draws=1, seed=0):
+    def elbo(self, x: np.ndarray, draws: int = 1, seed: int = 0) -> np.ndarray:
         r"""Evidence lower bound of each picture, whatever beta and free bits the training used.
 
         .. math:: \mathcal L(x)=\frac1k\sum_{i=1}^k\log\frac{p(x\mid z_i)\,p(z_i)}{q(z_i\mid x)},
@@ -191,7 +193,7 @@ class ConvVAE(TracedOnce):
         """
         return self._bound(x, draws, seed, importance=False)
 
-    def importance_weighted_bound(self, x, k, seed=0):
+    def importance_weighted_bound(self, x: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
         r"""Importance-weighted bound of each picture; it rises with k towards :math:`\log p(x)`.
 
         .. math:: \mathcal L_k(x)=\log\frac1k\sum_{i=1}^k\frac{p(x\mid z_i)\,p(z_i)}{q(z_i\mid x)},
@@ -417,7 +419,7 @@ def fit_resumable(
     return history
 
 
-def check_pictures(x):
+def check_pictures(x: np.ndarray | Tensor | Iterable) -> np.ndarray | Tensor | Iterable:
     """Return pictures as float32 if they are (B, 28, 28, 1) in [0, 1].
 
     Of a tensor all pictures are looked at, of a data set those of its first batch; a symbolic tensor has none yet.

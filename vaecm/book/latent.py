@@ -4,12 +4,14 @@ Everything here takes arrays of means and log-variances, wherever they come from
 latent dimensions, ``N`` draws, ``T`` points of a path.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import logsumexp, ndtri
-from sklearn.base import clone
+from sklearn.base import ClusterMixin, RegressorMixin, clone
 from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import adjusted_rand_score, silhouette_score
@@ -24,7 +26,7 @@ from vaecm.metrics import bootstrap_interval, wilson_interval
 # --- how much of the space is used
 
 
-def active_units(mean, log_var, threshold=0.01):
+def active_units(mean: np.ndarray, log_var: np.ndarray, threshold: float = 0.01) -> pd.DataFrame:
     r"""How much each latent dimension knows, and whether it counts as active.
 
     .. math:: \operatorname{Var}_x\big(\mathbb E_{q(z\mid x)}[z_j]\big)>0.01
@@ -57,7 +59,9 @@ def active_units(mean, log_var, threshold=0.01):
     return table.assign(active=table["variance"] > threshold)
 
 
-def aggregate_posterior(mean, log_var, draws=2_000, seed=0):
+def aggregate_posterior(
+    mean: np.ndarray, log_var: np.ndarray, draws: int = 2_000, seed: int = 0
+) -> dict[str, float | np.ndarray]:
     r"""Split the KL term into what z tells about the row, and how far all rows together are from the prior.
 
     .. math:: \frac1B\sum_i D_{KL}\big(q(z\mid x_i)\,\|\,p(z)\big)
@@ -128,7 +132,7 @@ def _pair(mean, log_var):
 # --- walking through the space
 
 
-def lerp(start, end, steps):
+def lerp(start: np.ndarray, end: np.ndarray, steps: int) -> np.ndarray:
     """Points on the straight line from `start` to `end`, each (L,): an array (T, L) with both ends.
 
     Examples
@@ -140,7 +144,7 @@ def lerp(start, end, steps):
     return (1 - t) * np.asarray(start, float) + t * np.asarray(end, float)
 
 
-def slerp(start, end, steps):
+def slerp(start: np.ndarray, end: np.ndarray, steps: int) -> np.ndarray:
     r"""Points on the arc from `start` to `end`: the direction turns evenly, the length changes evenly.
 
     .. math:: z_t=r_t\,\frac{\sin((1-t)\omega)\,u_0+\sin(t\omega)\,u_1}{\sin\omega},\qquad
@@ -184,7 +188,7 @@ def slerp(start, end, steps):
     return ((1 - t) * r0 + t * r1) * direction
 
 
-def prior_grid(n, edge=0.03):
+def prior_grid(n: int, edge: float = 0.03) -> np.ndarray:
     """Points (n * n, 2) at equal steps of the prior's probability, row by row from the top left.
 
     Parameters
@@ -206,7 +210,9 @@ def prior_grid(n, edge=0.03):
 # --- are the groups real?
 
 
-def clusterers(k, seed=0, min_cluster_size=50):
+def clusterers(
+    k: int, seed: int = 0, min_cluster_size: int = 50
+) -> dict[str, ClusterMixin | GaussianMixture]:
     """Three ways to find groups: k-means and a Gaussian mixture with k groups, HDBSCAN with what it finds."""
     return {
         "k-means": KMeans(k, n_init=3, random_state=seed),
@@ -215,13 +221,18 @@ def clusterers(k, seed=0, min_cluster_size=50):
     }
 
 
-def cluster_scores(z, classes=None, k=10, repeats=5, share=0.8, sample=2_000, seed=0, min_cluster_size=50):
+def cluster_scores(
+    z: np.ndarray, classes: np.ndarray | None = None, k: int = 10, nulls: int = 50, repeats: int = 1, share: float = 0.8,
+    sample: int = 500, seed: int = 0, min_cluster_size: int = 50,
+) -> pd.DataFrame:  # fmt: skip
     r"""Find groups in three ways and ask whether they are real.
 
-    Four questions, four numbers: are the groups apart (silhouette)? do they match known classes (adjusted
-    Rand index, 0 for chance)? do they come back when other rows are drawn (stability: adjusted Rand index of
-    two clusterings, on the rows that both saw)? and would a cloud without any groups score the same
-    (``null_``: one normal distribution with the same mean and covariance)?
+    Three questions: are the groups apart (silhouette)? do they come back when other rows are drawn (stability:
+    adjusted Rand index of two clusterings, on the rows that both saw)? do they match known classes (adjusted Rand
+    index, 0 for chance)? The first two are asked of `nulls` clouds without any groups as well, each a draw from one
+    normal distribution with the mean and covariance of z, and
+
+    .. math:: p=\frac{1+\#\{\text{clouds that score at least as high}\}}{1+\#\{\text{clouds}\}}.
 
     Parameters
     ----------
@@ -229,8 +240,10 @@ def cluster_scores(z, classes=None, k=10, repeats=5, share=0.8, sample=2_000, se
     classes : array, shape (B,), optional
     k : int
         Groups for k-means and the mixture.
+    nulls : int
+        Clouds; the smallest p is 1 / (nulls + 1).
     repeats, share : int, float
-        Pairs of draws for the stability, and the share of the rows in each.
+        Pairs of draws whose mean is one stability, and the share of the rows in each draw.
     sample : int
         Rows for the silhouette, which needs all distances.
     seed : int
@@ -240,23 +253,38 @@ def cluster_scores(z, classes=None, k=10, repeats=5, share=0.8, sample=2_000, se
     Returns
     -------
     pandas.DataFrame
-        One row for each method: ``groups``, ``noise`` (share), ``silhouette``, ``null_silhouette``, ``rand``
-        (with classes), ``stability`` with its range ``low``, ``high`` over the repeats, ``null_stability``.
+        One row for each method: ``groups``, ``noise`` (share), ``null_groups`` (mean over the clouds); ``silhouette``
+        and ``stability``, each with ``null_``, ``null_low``, ``null_high`` (mean and middle 95 % of the clouds, as
+        in ``silhouette_null_low``) and ``p``; ``rand`` with ``rand_low``, ``rand_high`` (95 %, rows drawn anew) where
+        classes are given. A cloud in which a method finds fewer than two groups has neither score, and
+        counts as lower.
+
+    Raises
+    ------
+    ValueError
+        If there is no cloud, or no pair of draws.
     """
+    if nulls < 1 or repeats < 1:
+        raise ValueError(f"cluster_scores: nulls and repeats must be at least 1, got {nulls} and {repeats}")
     z = np.asarray(z, float)
     rng = np.random.default_rng(seed)
-    cloud = rng.multivariate_normal(z.mean(axis=0), np.cov(z.T).reshape(z.shape[1], -1), size=len(z))
+    clouds = [
+        rng.multivariate_normal(z.mean(axis=0), np.cov(z.T).reshape(z.shape[1], -1), size=len(z))
+        for _ in range(nulls)
+    ]
     rows = {}
     for name, method in clusterers(k, seed, min_cluster_size).items():
-        labels, null = _groups(method, z), _groups(method, cloud)
-        again = _stability(z, method, repeats, share, rng)
+        labels = _groups(method, z)
+        own = _apart_and_stable(method, z, labels, repeats, share, sample, rng)
+        found = [_groups(method, cloud) for cloud in clouds]
+        null = np.array([
+            _apart_and_stable(method, cloud, groups, repeats, share, sample, rng)
+            for cloud, groups in zip(clouds, found, strict=True)
+        ])  # fmt: skip
         rows[name] = {
-            "groups": len(set(labels) - {-1}), "noise": np.mean(labels == -1),
-            "silhouette": _silhouette(z, labels, sample, seed),
-            "null_silhouette": _silhouette(cloud, null, sample, seed),
-            "rand": np.nan if classes is None else adjusted_rand_score(classes, labels),
-            "stability": np.mean(again), "low": np.min(again), "high": np.max(again),
-            "null_stability": np.mean(_stability(cloud, method, repeats, share, rng)),
+            "groups": _count(labels), "noise": np.mean(labels == -1), "null_groups": np.mean([_count(g) for g in found]),
+            **_against_null("silhouette", own[0], null[:, 0]), **_against_null("stability", own[1], null[:, 1]),
+            **_rand(classes, labels, rng),
         }  # fmt: skip
     return pd.DataFrame(rows).T.astype({"groups": int})
 
@@ -267,6 +295,15 @@ def _groups(method, z):
         return clone(method).fit_predict(z)
 
 
+def _count(labels):
+    return len(set(labels) - {-1})
+
+
+def _apart_and_stable(method, z, labels, repeats, share, sample, rng):
+    """Silhouette and stability of one set of rows; NaN where there are fewer than two groups."""
+    return _silhouette(z, labels, sample), np.mean(_stability(z, method, repeats, share, rng))
+
+
 def _stability(z, method, repeats, share, rng):
     """Adjusted Rand index of two clusterings of overlapping draws, on the rows in both, for each repeat."""
     scores = []
@@ -274,15 +311,62 @@ def _stability(z, method, repeats, share, rng):
         draws = [rng.permutation(len(z))[: int(share * len(z))] for _ in range(2)]
         found = [pd.Series(_groups(method, z[rows]), index=rows) for rows in draws]
         both = found[0].index.intersection(found[1].index)
-        scores.append(adjusted_rand_score(found[0][both], found[1][both]))
+        grouped = min(_count(labels) for labels in found) > 1
+        scores.append(adjusted_rand_score(found[0][both], found[1][both]) if grouped else np.nan)
     return scores
 
 
-def _silhouette(z, labels, sample, seed):
-    inside = np.flatnonzero(labels != -1)
-    inside = np.random.default_rng(seed).permutation(inside)[:sample]
+def _silhouette(z, labels, sample):
+    inside = np.flatnonzero(labels != -1)[:sample]
     groups = len(set(labels[inside]))
     return silhouette_score(z[inside], labels[inside]) if 1 < groups < len(inside) else np.nan
+
+
+def _against_null(name, value, null):
+    """A score, what clouds without groups score, and the share of them that score as high."""
+    known = null[np.isfinite(null)]
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
+    return {
+        name: value, f"{name}_null": known.mean() if len(known) else np.nan, f"{name}_null_low": low,
+        f"{name}_null_high": high, f"{name}_p": chance(value, null),
+    }  # fmt: skip
+
+
+def chance(value: float, null: np.ndarray) -> float:
+    r"""How often chance alone reaches a value: the p-value of a one-sided test by simulation.
+
+    .. math:: p=\frac{1+\#\{b: t_b\ge t\}}{1+B}
+
+    (Davison and Hinkley 1997, section 4.2.) It is never zero: with B draws, nothing below 1 / (B + 1) can be shown.
+
+    Parameters
+    ----------
+    value : float
+        t, as observed; NaN gives NaN.
+    null : array, shape (B,)
+        The statistic under the null; NaN counts as lower.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> chance(3.0, np.array([1.0, 2.0, 3.0, np.nan]))
+    0.4
+    """
+    null = np.asarray(null, float)
+    return float((1 + np.sum(null >= value)) / (1 + len(null))) if np.isfinite(value) else np.nan
+
+
+def _rand(classes, labels, rng, draws=200):
+    """Adjusted Rand index with the classes, and its interval over draws of the rows."""
+    if classes is None:
+        return {}
+    classes = np.asarray(classes)
+    rows = rng.integers(len(classes), size=(draws, len(classes)))
+    low, high = np.quantile([adjusted_rand_score(classes[r], labels[r]) for r in rows], [0.025, 0.975])
+    return {"rand": adjusted_rand_score(classes, labels), "rand_low": low, "rand_high": high}
 
 
 # --- what a linear model finds in it
@@ -297,7 +381,7 @@ class Probe(NamedTuple):
     correct: np.ndarray
 
 
-def linear_probe(z, classes, test_z, test_classes):
+def linear_probe(z: np.ndarray, classes: np.ndarray, test_z: np.ndarray, test_classes: np.ndarray) -> Probe:
     """How well a logistic regression on z names the class of rows that it has not seen.
 
     Parameters
@@ -322,7 +406,7 @@ def linear_probe(z, classes, test_z, test_classes):
     return Probe(float(correct.mean()), float(low), float(high), correct)
 
 
-def paired_difference(first, second):
+def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
     """Difference of two accuracies on the same rows, with its 95 % interval: (difference, low, high).
 
     Examples
@@ -347,7 +431,9 @@ class Share(NamedTuple):
     high: float
 
 
-def held_out_predictions(z, factors, folds=5, seed=0, reader=None):
+def held_out_predictions(
+    z: np.ndarray, factors: np.ndarray, folds: int = 5, seed: int = 0, reader: RegressorMixin | None = None
+) -> np.ndarray:
     """What a regression on z says of factors, for each row by a fit that has not seen it.
 
     Ridge regression where no other reader is given; its penalty is chosen inside each fit among eleven, from 1e-2
@@ -384,7 +470,13 @@ def held_out_predictions(z, factors, folds=5, seed=0, reader=None):
     return predicted.reshape(len(z), -1)
 
 
-def explained_share(factors, predicted, other=None, draws=500, seed=0):
+def explained_share(
+    factors: np.ndarray,
+    predicted: np.ndarray,
+    other: np.ndarray | None = None,
+    draws: int = 500,
+    seed: int = 0,
+) -> Share:
     r"""The share of the factors' variance that predictions explain, or how much more of it than others do.
 
     .. math:: R^2=1-\frac{\sum_{i,k}(y_{ik}-\hat y_{ik})^2}{\sum_{i,k}(y_{ik}-\bar y_k)^2}
@@ -437,7 +529,10 @@ def explained_share(factors, predicted, other=None, draws=500, seed=0):
     return Share(float(found.value), float(found.low), float(found.high))
 
 
-def explained_table(z, factors, rows=None, folds=5, seed=0, reader=None):
+def explained_table(
+    z: np.ndarray, factors: dict[str, np.ndarray], rows: np.ndarray | None = None, folds: int = 5, seed: int = 0,
+    reader: RegressorMixin | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """How much of each group of factors a regression on z finds, on rows that it has not seen.
 
     Parameters
@@ -466,7 +561,7 @@ def explained_table(z, factors, rows=None, folds=5, seed=0, reader=None):
 # --- what lies near what
 
 
-def nearest(z, rows, k=5):
+def nearest(z: np.ndarray, rows: np.ndarray, k: int = 5) -> np.ndarray:
     """The k rows of z that lie nearest to each of some rows, nearest first, the row itself left out.
 
     Parameters

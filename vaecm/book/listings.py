@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import html
+import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -229,7 +230,8 @@ def stops(text: str, supply: Mapping[str, object]) -> Iterator[str]:
         try:
             exec(text, dict(given))
         except Exception as error:
-            yield f"{type(error).__name__}: {' '.join(str(error).split())}"
+            said = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # Keras prints in bold
+            yield f"{type(error).__name__}: {' '.join(said.split())}"
             name = getattr(error, "name", None)
             if not isinstance(error, NameError) or name not in supply or name in given:
                 return

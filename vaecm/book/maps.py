@@ -22,7 +22,7 @@ HALO = (withStroke(linewidth=3, foreground="white"),)
 
 def class_map(
     ax: Axes, points: np.ndarray, classes: np.ndarray, title: str = "", xlabel: str = "latent dimension 1",
-    ylabel: str = "latent dimension 2", size: float = 12, labels: bool = True,
+    ylabel: str = "latent dimension 2", size: float = 12, labels: bool = True, fontsize: float = 10,
 ) -> Axes:  # fmt: skip
     """Points of the plane by class: a colour and a marker for each, and its name where its middle lies.
 
@@ -37,6 +37,8 @@ def class_map(
         Area of a marker, square points.
     labels : bool
         Whether the names are written; colours and markers are the same with and without.
+    fontsize : float
+        Of the names, points.
 
     Returns
     -------
@@ -63,15 +65,15 @@ def class_map(
     for name, color, marker in zip(names, COLORS, MARKERS, strict=False):
         ax.scatter(*points[classes == name].T, s=size, color=color, marker=marker, linewidths=0, alpha=0.7)
     if labels:
-        _label_classes(ax, points, classes, names)
+        _label_classes(ax, points, classes, names, fontsize)
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     return ax
 
 
-def _label_classes(ax, points, classes, names):
+def _label_classes(ax, points, classes, names, fontsize):
     """Write each name at its class's median, moved up or down until it stands clear of the others."""
     low, high = points.min(axis=0), points.max(axis=0)
-    gap = 0.055 * (high[1] - low[1])
+    gap = 0.065 * (high[1] - low[1])
     middles = {name: np.median(points[classes == name], axis=0) for name in names}
     placed: list[np.ndarray] = []
     for name in sorted(names, key=lambda n: middles[n][1]):
@@ -80,7 +82,8 @@ def _label_classes(ax, points, classes, names):
             at[1] += gap / 4
         placed.append(at)
         color = COLORS[int(np.flatnonzero(names == name)[0])]
-        ax.text(*at, str(name), color=color, weight="bold", ha="center", va="center", path_effects=HALO)
+        style = {"color": color, "weight": "bold", "fontsize": fontsize, "path_effects": HALO}
+        ax.text(*at, str(name), ha="center", va="center", **style)
 
 
 def thumbnails(

@@ -452,7 +452,7 @@ class KeptTable:
         self.inputs = _once(
             self.kept, ("columns", *self.window), lambda: TableInputs.learn(train, validation)
         )
-        tables = [*map(self._table, parts), None][:2]
+        tables = list(map(self._table, parts))
         self.model.fit(train, validation, tables=tables)
         return self
 

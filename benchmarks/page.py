@@ -62,6 +62,7 @@ def protocol(result):
         "rivals": f"{markets} markets",
         "few": "5 % of the labels",
         "kuairand": "KuaiRand-Pure, a real feed",
+        "pictures": "A market of real pictures and headlines that was written apart from the simulator",
     }
     for stage, world in worlds.items():
         for part, words in PARTS.items():
@@ -179,7 +180,8 @@ def _labels(part):
 
 
 SECTIONS = {
-    "protocol": ("Rivals, representations and parts", protocol),
+    "protocol": ("Rivals", protocol),
+    "parts": ("Representations and parts", protocol),
     "speed": ("Time and memory", speed),
     "growth": ("Growth", growth),
     "conv_vae": ("The convolutional VAE against the Keras example", conv_vae),
@@ -188,6 +190,8 @@ SECTIONS = {
     "upworthy": ("Which headline wins", upworthy),
     "sessions": ("Who will buy", sessions),
 }
+
+COMMANDS = {"parts": "protocol --name parts --n 100000 --users 2000"}
 
 
 def markdown(table):
@@ -219,9 +223,10 @@ def page(results=RESULTS):
         versions = ", ".join(
             f"{k} {packages[k]}" for k in ("keras", "tensorflow", "lightgbm") if packages.get(k)
         )
+        command = COMMANDS.get(name, name)
         settings = json.dumps(result["settings"]).strip("{}").replace('"', "")
         parts.append(
-            f"## {title}\n\n`python -m benchmarks.{name}`, measured {result['measured']} on {machine['processor']}, "
+            f"## {title}\n\n`python -m benchmarks.{command}`, measured {result['measured']} on {machine['processor']}, "
             f"{machine['cores']} cores, {machine['memory_gib']} GiB, Python {machine['python']}, {versions}. "
             f"Settings: {settings}.\n"
         )

@@ -24,6 +24,7 @@ import pandas as pd
 import vaecm
 from benchmarks.gaps import hide
 from benchmarks.heads import FIRST, SPACES, log_loss, make_head
+from benchmarks.pictures import shop
 from benchmarks.representations import PARTS, Representations
 from benchmarks.store import Store
 from benchmarks.tables import HEADS, KINDS, RIVALS, show
@@ -34,7 +35,7 @@ from vaecm.predictor import calibrate, met, network_inputs, targets
 from vaecm.splits import few_labels, split_by_time
 
 VOTERS = ("without ensemble", "without trees", "without regression", "networks alone")
-STAGES = ("rivals", "heads", "parts", "few", "kuairand")
+STAGES = ("rivals", "heads", "parts", "few", "kuairand", "pictures")
 ALIASES = {"cold": ("rivals", "parts"), "gaps": ("rivals", "parts"), "all": STAGES}
 NETWORK = "effect network"
 SHARE_OF_LABELS, SHARE_GONE, DRAWS = 0.05, 0.4, 3
@@ -218,7 +219,7 @@ def rate_row(bench):
 
 def rows_of_stage(stage, bench, tuned):
     """The rows of a stage: name, and the function that makes it."""
-    if stage in ("rivals", "few", "kuairand"):
+    if stage in ("rivals", "few", "kuairand", "pictures"):
         yield "global rate", lambda: rate_row(bench)
         for head in (*RIVALS[:2], "vaecm", *RIVALS[2:]):
             if head == "vaecm":
@@ -233,7 +234,7 @@ def rows_of_stage(stage, bench, tuned):
             for head in HEADS:
                 name = f"{kind}, {head}"
                 yield name, lambda kind=kind, head=head: head_row(bench, head, kind, tuned(f"{head}, {kind}"))
-    if stage in ("parts", "few", "kuairand"):
+    if stage in ("parts", "few", "kuairand", "pictures"):
         yield "whole", lambda: model_row(bench)
         for name in VOTERS:
             yield name, lambda name=name: model_row(bench, alone(bench, name))
@@ -321,6 +322,8 @@ def workbench(stage, seed, args):
 
         train, validation, test = split_by_time(load_kuairand(), (0.7, 0.1, 0.2))
         return Workbench(train, validation, test, seed)
+    if stage == "pictures":
+        return Workbench(*split_by_time(shop(seed), (0.7, 0.1, 0.2)), seed)
     return simulated(seed, args, SHARE_OF_LABELS if stage == "few" else None)
 
 
@@ -345,7 +348,7 @@ def main(arguments=None):
     for seed in args.seeds if set(stages) & set(STAGES) else ():
         kept = {}
         for stage in [stage for stage in STAGES if stage in stages]:
-            world = stage if stage in ("few", "kuairand") else "whole"
+            world = stage if stage in ("few", "kuairand", "pictures") else "whole"
 
             def bench(stage=stage, world=world, seed=seed, kept=kept):
                 if world not in kept:

@@ -91,6 +91,7 @@ def parts_table(rows, metric="ctr_log_loss"):
         ("few", "all"): "5 % of the labels",
         ("parts", "gaps"): "40 % gone",
         ("kuairand", "all"): "KuaiRand",
+        ("pictures", "all"): "real pictures",
     }
     found = found.assign(where=[where.get(pair) for pair in zip(found["stage"], found["part"], strict=True)])
     found = found.dropna(subset=["where"])
@@ -131,7 +132,7 @@ def interval(mean, low, high, signed=False):
 
 def show(rows):
     """Print every table that the stored rows allow."""
-    for stage in ("rivals", "few", "kuairand"):
+    for stage in ("rivals", "few", "kuairand", "pictures"):
         for part in ("all", "cold", "gaps"):
             if any(row["stage"] == stage and part in row["parts"] for row in rows):
                 table = table_of(rows, stage, part, metrics=(*SHOWN, "coverage"))

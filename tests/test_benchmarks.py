@@ -252,4 +252,20 @@ def test_the_page_of_the_book_shows_the_stored_results():
 def test_every_benchmark_has_a_section_of_the_page():
     from benchmarks.__main__ import NAMES
 
-    assert set(page.SECTIONS) == set(NAMES)
+    assert {page.COMMANDS.get(name, name).split()[0] for name in page.SECTIONS} == set(NAMES)
+
+
+def test_the_shop_of_real_pictures_is_a_market_and_draws_from_its_truth():
+    from benchmarks.pictures import shop
+    from vaecm.datasets import at_hand
+
+    if not (at_hand("fashion_mnist") and at_hand("upworthy")):
+        pytest.skip("Fashion-MNIST and the Upworthy archive are not at hand")
+    small = {"n_users": 60, "n_contents": 120, "n_requests": 800}
+    market, again = shop(3, **small), shop(3, **small)
+    market.check()
+    log, p = market.impressions, market.truth["p_click"].to_numpy()
+    pd.testing.assert_frame_equal(log, again.impressions)
+    assert abs(log["clicked"].sum() - p.sum()) < 4 * np.sqrt(np.sum(p * (1 - p)))
+    assert market.covers.shape == (120, 28, 28)
+    assert log.groupby("request_id")["content_id"].nunique().eq(5).all()

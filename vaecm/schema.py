@@ -416,12 +416,13 @@ def spellings(column: pd.Series) -> dict[str, str]:
     if is_category(column):
         column = column.astype(object)
     counts = column.value_counts()
-    texts = pd.DataFrame({"spelling": list(counts.index), "count": counts.to_numpy()})
-    texts = texts[[isinstance(value, str) for value in texts["spelling"]]]
-    if texts.empty:
+    counts = counts[[isinstance(value, str) for value in counts.index]]
+    spelled = list(counts.index)
+    bare, kind = [value.strip() for value in spelled], canonical(spelled, casefold=True)
+    odd_action = column.name == "action" and not set(kind) & set(ACTIONS) <= set(spelled)
+    if bare == spelled and len(set(kind)) == len(kind) and not odd_action:
         return {}
-    texts["bare"] = texts["spelling"].str.strip()
-    texts["kind"] = canonical(texts["spelling"], casefold=True)
+    texts = pd.DataFrame({"spelling": spelled, "count": counts.to_numpy(), "bare": bare, "kind": kind})
     texts = texts[texts["kind"].notna()]
     texts["clean"] = texts["bare"] == texts["spelling"]
     best = texts.sort_values(["kind", "clean", "count", "spelling"], ascending=[True, False, False, True])

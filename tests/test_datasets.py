@@ -24,10 +24,17 @@ import build  # noqa: E402
 
 LOADERS = {
     "fashion_mnist": datasets.load_fashion_mnist,
+    "goemotions": datasets.load_goemotions,
+    "hillstrom": datasets.load_hillstrom,
+    "ipinyou": datasets.load_ipinyou,
     "kuairand_pure": datasets.load_kuairand,
     "online_shoppers": datasets.load_online_shoppers,
+    "open_bandit": datasets.load_open_bandit,
     "upworthy": datasets.load_upworthy,
+    "vader": datasets.load_vader,
+    "waimai": datasets.load_waimai,
 }
+BY_HAND = ("goemotions", "hillstrom", "kuairand_pure", "waimai")
 NOWHERE = "http://127.0.0.1:9/"  # the port of "discard": nobody listens
 
 
@@ -42,7 +49,7 @@ def alone(tmp_path, monkeypatch):
     monkeypatch.delenv("VAECM_DATA_DIR", raising=False)
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
     for name, (page, files) in datasets.SOURCES.items():
-        cut = {file: DataFile(f.sha256, f.url and NOWHERE + file) for file, f in files.items()}
+        cut = {file: f._replace(url=f.url and NOWHERE + file) for file, f in files.items()}
         monkeypatch.setitem(datasets.SOURCES, name, (page, cut))
     return tmp_path
 
@@ -187,6 +194,167 @@ def test_the_official_files_of_kuairand_give_the_same_market(alone, monkeypatch)
     assert events["time"].max() == market.events["time"].max()
 
 
+def test_hillstrom_is_whole():
+    real("hillstrom")
+    mails = datasets.load_hillstrom()
+    assert tuple(mails) == datasets.MAIL_COLUMNS
+    assert len(mails) == 64_000
+    assert mails.groupby("segment").size().between(21_300, 21_400).all()
+    assert mails.groupby("segment")["visit"].mean().round(3).to_dict() == {
+        "Mens E-Mail": 0.183, "No E-Mail": 0.106, "Womens E-Mail": 0.151,
+    }  # fmt: skip
+    assert ((mails["spend"] > 0) == (mails["conversion"] == 1)).all()
+    assert not mails.isna().any(axis=None)
+
+
+@pytest.mark.parametrize(("campaign", "items"), [("all", 80), ("men", 34), ("women", 46)])
+@pytest.mark.parametrize("policy", ["random", "bts"])
+def test_open_bandit_is_whole(policy, campaign, items):
+    real("open_bandit")
+    log = datasets.load_open_bandit(policy, campaign)
+    assert len(log) == 10_000
+    assert set(log["item_id"]) == set(range(items))
+    assert set(log["position"]) == {1, 2, 3}
+    assert log["timestamp"].is_monotonic_increasing
+    assert log["propensity_score"].between(0, 1, inclusive="right").all()
+    assert sum(column.startswith("user-item_affinity") for column in log) == items
+    assert log.groupby("item_id")[[f"item_feature_{i}" for i in range(4)]].nunique().eq(1).all(axis=None)
+    if policy == "random":
+        assert log["propensity_score"].to_numpy() == pytest.approx(1 / items)
+
+
+def test_open_bandit_names_all_that_is_wrong():
+    with pytest.raises(
+        ValueError, match=r"policy must be one of random, bts, got 'ts'; campaign .* got 'kids'"
+    ):
+        datasets.load_open_bandit("ts", "kids")
+
+
+def test_ipinyou_is_whole():
+    real("ipinyou")
+    auctions = datasets.load_ipinyou()
+    assert list(auctions) == ["click", "price", "pctr", "exchange"]
+    assert (len(auctions), auctions["click"].sum()) == (200_000, 144)
+    assert auctions["price"].between(0, 300).all()
+    assert auctions["pctr"].between(0, 1, inclusive="left").all()  # six digits: the least is 0
+    clicked = auctions.groupby("click")["pctr"].mean()
+    assert clicked[1] > 10 * clicked[0]  # the prediction is of these clicks
+
+
+def test_goemotions_is_whole():
+    real("goemotions")
+    comments = datasets.load_goemotions()
+    assert comments.groupby("split").size().to_dict() == {"dev": 5_426, "test": 5_427, "train": 43_410}
+    assert list(comments) == ["split", "text", *datasets.EMOTIONS]
+    marks = comments[list(datasets.EMOTIONS)]
+    assert marks.sum(axis=1).between(1, 5).all()
+    thanks = comments["text"].str.contains("thank you", case=False)
+    assert comments.loc[thanks, "gratitude"].mean() > 0.8 > 0.1 > comments.loc[~thanks, "gratitude"].mean()
+    names = datasets.data_folders("goemotions")[0] / "labels.txt"
+    if names.is_file():
+        assert tuple(names.read_text().split()) == datasets.EMOTIONS
+
+
+def test_waimai_is_whole():
+    real("waimai")
+    reviews = datasets.load_waimai()
+    assert (len(reviews), reviews["positive"].sum()) == (11_987, 4_000)
+    tasty = reviews["text"].str.contains("好吃") & ~reviews["text"].str.contains("不好吃")
+    assert reviews.loc[tasty, "positive"].mean() > 0.6 > reviews.loc[~tasty, "positive"].mean()
+    assert not reviews.isna().any(axis=None)
+
+
+def test_vader_is_whole():
+    real("vader")
+    snippets = datasets.load_vader()
+    assert len(snippets) == 3_708
+    assert snippets["rating"].between(-4, 4).all()
+    great, bad = (snippets["text"].str.contains(rf"\b{word}\b") for word in ("great", "terrible"))
+    assert snippets.loc[great, "rating"].mean() > 1 > -1 > snippets.loc[bad, "rating"].mean()
+    assert snippets["text"].str.strip().ne("").all()
+
+
+# --- texts that lie compressed, with other line ends, or in another edition
+
+TEXTS = {
+    "hillstrom": ",".join(datasets.MAIL_COLUMNS) + "\n" + "1," * 11 + "1\n",
+    "ipinyou": "0\t51\t0.1\t1\n1\t87\t0.2\t1\n",
+    "vader": '1_1\t-0.9\tNo "picture.\n2_1\t2\tGood!\n',
+    "waimai": "label,review\n1,好吃\n0,难吃\n",
+}
+
+
+def lay(folder, name, content):
+    """Put a content in the place of a set's only file; give the file's name and where it lies."""
+    file = next(iter(datasets.SOURCES[name][1]))
+    (folder / name).mkdir(exist_ok=True)
+    path = folder / name / (f"{file}.gz" if content[:2] == b"\x1f\x8b" else file)
+    path.write_bytes(content)
+    return file, path
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS))
+def test_a_text_may_lie_compressed_and_with_either_line_ends(alone, monkeypatch, name):
+    monkeypatch.setenv("VAECM_DATA_DIR", str(alone))
+    text = TEXTS[name].encode()
+    windows = text.replace(b"\n", b"\r\n")
+    tables = []
+    for content in (text, windows, gzip.compress(text), gzip.compress(windows)):
+        file, path = lay(alone, name, content)
+        register(monkeypatch, name, file, text)
+        assert datasets.at_hand(name)
+        tables.append(LOADERS[name]())
+        path.unlink()
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0])
+
+
+@pytest.mark.parametrize("name", ["hillstrom", "waimai"])
+def test_another_edition_will_do_if_all_rows_are_there(alone, monkeypatch, name):
+    monkeypatch.setenv("VAECM_DATA_DIR", str(alone))
+    text = TEXTS[name]
+    file, path = lay(alone, name, text.replace("1", "0").encode())
+    rows = text.count("\n") - 1
+    page, _ = datasets.SOURCES[name]
+    for known, good in ((rows, True), (rows + 1, False)):
+        monkeypatch.setitem(datasets.SOURCES, name, (page, {file: DataFile("0" * 64, None, known)}))
+        if good:
+            assert len(LOADERS[name]()) == rows
+        else:
+            with pytest.raises(DataError, match=r"expected SHA-256 0{64}"):
+                LOADERS[name]()
+    monkeypatch.setitem(datasets.SOURCES, name, (page, {file: DataFile("0" * 64, None, rows)}))
+    path.write_text(text.replace("review", "text").replace("spend", "spent"))
+    with pytest.raises(DataError, match=r"expected SHA-256 0{64}"):
+        LOADERS[name]()
+
+
+def test_goemotions_with_and_without_its_third_column(alone, monkeypatch):
+    monkeypatch.setenv("VAECM_DATA_DIR", str(alone))
+    folder = alone / "goemotions"
+    folder.mkdir()
+    page, files = datasets.SOURCES["goemotions"]
+    known = {}
+    for file in files:
+        short = f'"A quote, and NA\t27\nThanks from {file}\t15,0\n'
+        known[file] = DataFile(hashlib.sha256(short.encode()).hexdigest(), None, 2)
+        (folder / file).write_text(short)
+    monkeypatch.setitem(datasets.SOURCES, "goemotions", (page, known))
+    two = datasets.load_goemotions()
+    assert two["text"].tolist()[:2] == ['"A quote, and NA', "Thanks from train.tsv"]
+    assert two.loc[1, list(datasets.EMOTIONS)].loc[lambda mark: mark == 1].index.tolist() == [
+        "admiration",
+        "gratitude",
+    ]
+    for file in files:
+        lines = (folder / file).read_text().splitlines()
+        (folder / file).write_text("".join(f"{line}\tid{i}\n" for i, line in enumerate(lines)))
+    pd.testing.assert_frame_equal(datasets.load_goemotions(), two)
+    (folder / "dev.tsv").write_text("one row\t27\tid\n")
+    with pytest.raises(DataError, match=r"dev.tsv is not the file"):
+        datasets.load_goemotions()
+
+
 # --- the two layouts of Upworthy
 
 
@@ -309,11 +477,11 @@ def test_a_broken_file_is_refused_with_both_checksums(alone, monkeypatch, name, 
     expected = register(monkeypatch, name, file, content)
     for other in list(datasets.SOURCES[name][1])[1:]:
         register(monkeypatch, name, other, b"whole")
-        (alone / name).mkdir(exist_ok=True)
+        (alone / name / other).parent.mkdir(parents=True, exist_ok=True)
         if name != "upworthy":
             (alone / name / other).write_bytes(b"whole")
     path = alone / name / file
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"" if how == "empty" else broken(content, how))
     monkeypatch.setenv("VAECM_DATA_DIR", str(alone))
     with pytest.raises(DataError) as error:
@@ -331,11 +499,11 @@ def test_a_broken_real_file_is_refused(alone, tmp_path, monkeypatch, name):
     monkeypatch.undo()
     real(name)
     sources = {file: datasets._local(name, file) for file in datasets.SOURCES[name][1]}
-    (tmp_path / name).mkdir(exist_ok=True)
-    for file, path in sources.items():
-        if path:
-            shutil.copyfile(path, tmp_path / name / file)
-    victim = next(tmp_path / name / file for file, path in sources.items() if path)
+    copies = {path: (tmp_path / name / file).with_name(path.name) for file, path in sources.items() if path}
+    for path, copy in copies.items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    victim = next(iter(copies.values()))
     victim.write_bytes(broken(victim.read_bytes(), "altered"))
     monkeypatch.setenv("VAECM_DATA_DIR", str(tmp_path))
     with pytest.raises(DataError, match=r"expected SHA-256 [0-9a-f]{64}\n  found    SHA-256 [0-9a-f]{64}"):
@@ -351,9 +519,7 @@ def test_without_a_network_one_error_says_what_to_do(alone, name):
     assert error.value.__suppress_context__
     page = datasets.SOURCES[name][0]
     found = (
-        "has no address of its own"
-        if name == "kuairand_pure"
-        else "could not be downloaded from http://127.0.0.1:9/"
+        "has no address of its own" if name in BY_HAND else "could not be downloaded from http://127.0.0.1:9/"
     )
     for words in (
         f"not at hand, and {found}",

@@ -3,16 +3,21 @@
 A loader looks for its files in three places and takes the first that has them: the folder of the data set's
 name inside the one that the environment variable ``VAECM_DATA_DIR`` names; the cache of earlier downloads
 (`data_folders` lists both); and the official source. A file is read only after its SHA-256 was compared with
-the one that is known here, wherever it lies. Without a network, `DataError` says what to fetch by hand.
+the one that is known here, wherever it lies; a text may lie compressed (its name then ends in ``.gz``) and with
+either kind of line ends. Without a network, `DataError` says what to fetch by hand.
 
->>> sorted(SOURCES)
-['fashion_mnist', 'kuairand_pure', 'online_shoppers', 'upworthy']
+>>> sorted(SOURCES)  # doctest: +NORMALIZE_WHITESPACE
+['fashion_mnist', 'goemotions', 'hillstrom', 'ipinyou', 'kuairand_pure', 'online_shoppers', 'open_bandit', 'upworthy',
+ 'vader', 'waimai']
 """
 
+import csv
 import gzip
+import hashlib
 import html
 import os
 import warnings
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from vaecm.io import checksum
+from vaecm.options import refuse
 
 if TYPE_CHECKING:
     from vaecm.market import Market
@@ -46,6 +52,15 @@ FEED_DAYS = (
 )  # first and last day of the impressions of KuaiRand; earlier days are history
 FEED_SIZE = (27_285, 7_583)  # users, videos
 FEED_HISTORY = 50  # the last videos of each user before them
+EMOTIONS = (
+    "admiration", "amusement", "anger", "annoyance", "approval", "caring", "confusion", "curiosity", "desire",
+    "disappointment", "disapproval", "disgust", "embarrassment", "excitement", "fear", "gratitude", "grief", "joy",
+    "love", "nervousness", "optimism", "pride", "realization", "relief", "remorse", "sadness", "surprise", "neutral",
+)  # fmt: skip
+MAIL_COLUMNS = (
+    "recency", "history_segment", "history", "mens", "womens", "zip_code", "newbie", "channel", "segment", "visit",
+    "conversion", "spend",
+)  # fmt: skip
 
 
 class DataError(OSError):
@@ -53,10 +68,14 @@ class DataError(OSError):
 
 
 class DataFile(NamedTuple):
-    """A file of a data set: its SHA-256, and the address of the official copy (None where there is none)."""
+    """A file of a data set: its SHA-256, and the address of the official copy (None: fetch it by hand).
+
+    `rows` is given where an edition of the same text with other bytes is around: one with all its rows will do.
+    """
 
     sha256: str
     url: str | None
+    rows: int | None = None
 
 
 _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -109,6 +128,73 @@ SOURCES = {  # name: the page for human readers, and the files
             "video_features_basic_pure.csv.gz": DataFile(
                 "3fb23c1bda3280014b47b564ca500552a9e71243e57ba4df670e2af7ebecb2db", None
             ),
+        },
+    ),
+}
+_MAIL = "Kevin_Hillstrom_MineThatData_E-MailAnalytics_DataMiningChallenge_2008.03.20.csv"
+_AUCTIONS, _MEALS = "1458_auctions_200k.txt", "waimai_10k.csv"
+_SNIPPETS = "amazonReviewSnippets_GroundTruth.txt"
+_GITHUB = "https://raw.githubusercontent.com"
+_OPEN_BANDIT = {  # logs and attributes of the items, of two policies
+    "random/all/all.csv": "7168295b6e0a9eabcf3392320a5dd434e542b68e705d5cd9491499af589812f1",
+    "random/all/item_context.csv": "eba04cc23d5f130a93ff174c5392986882b94c3839433cb8143870eaa6221358",
+    "random/men/men.csv": "ede6d08c6877f99cd3770f7d09e26c738e6aa6de4445ccccfb1356ba5d06b1eb",
+    "random/men/item_context.csv": "6d855c2b7e917d0448d71bbe62c023147495882c0fdc8c41e86fef86abf9fe09",
+    "random/women/women.csv": "e65f3bd3beb17664fa69cc129bf7bf852a775f8ffa630506e505fc905315bb34",
+    "random/women/item_context.csv": "b1ca4905f97703d196004f2ad4552c1e90c2afad8b50688d333b0d2dc0b33147",
+    "bts/all/all.csv": "0ad874e4dbf6902f0845dd478ad8dde5ef6903583d3ffaace78411bdad064106",
+    "bts/all/item_context.csv": "5d4359ba1cfa3ae88f0f1bae66bd633859fe6323817183632ee57b83539d9153",
+    "bts/men/men.csv": "db6d1f7ed2d591ba521533e45286d4c1fba7fe57a8ad2e80342210335f43c527",
+    "bts/men/item_context.csv": "3b411ed6b0471316321a6b93f4f756bb25888eac6218cd71d0b603d41d85732d",
+    "bts/women/women.csv": "e5d1b49a39b608585a2f3014a3f54970430cd37a495c1b73fceb85cdf428a5b8",
+    "bts/women/item_context.csv": "a56295bad066a558eb783055afd9279f5f4e209a4776eafc22151c53f0ac89d4",
+}
+SOURCES |= {
+    "hillstrom": (  # no licence is stated
+        f"http://www.minethatdata.com/{_MAIL}",
+        {_MAIL: DataFile("27bab8c5d3669f26ec08ebb50a0a78317542f29501156f2e2af6781fab4cd7e2", None, 64_000)},
+    ),
+    "open_bandit": (
+        "https://research.zozo.com/data.html",
+        {
+            file: DataFile(sha, f"{_GITHUB}/st-tech/zr-obp/master/obd/{file}")
+            for file, sha in _OPEN_BANDIT.items()
+        },
+    ),
+    "ipinyou": (
+        "https://github.com/wnzhang/rtbcontrol",
+        {
+            _AUCTIONS: DataFile(
+                "54fd1d225d1ef8247778a8cc1e722730d240bc09d12a63bf48f0a14506e53b54",
+                f"{_GITHUB}/wnzhang/rtbcontrol/master/exp-data/data.txt",
+            )
+        },
+    ),
+    "goemotions": (  # the official files have a third column, which names the comment
+        "https://github.com/google-research/google-research/tree/master/goemotions/data",
+        {
+            "train.tsv": DataFile(
+                "0ac39a69a611c33159ea2c882f489c8be55ac598f78dd9fdd0e770ee6c9973ea", None, 43_410
+            ),
+            "dev.tsv": DataFile(
+                "9b75595bf17513726685b11292c62846a53e715160d00f103d458979fbbe720b", None, 5_426
+            ),
+            "test.tsv": DataFile(
+                "0231ecda262fe3b43300d6862890204134e84691fbea75fe70e1a4530b9addb0", None, 5_427
+            ),
+        },
+    ),
+    "waimai": (  # no licence is stated
+        "https://github.com/SophonPlus/ChineseNlpCorpus/tree/master/datasets/waimai_10k",
+        {_MEALS: DataFile("1454db2d4fd67b16a227962a0b9dac4f98244fb2f4f5a2fc01a2dbcc3e0c6edc", None, 11_987)},
+    ),
+    "vader": (
+        "https://github.com/cjhutto/vaderSentiment",
+        {
+            _SNIPPETS: DataFile(
+                "e4559b1299fd793ab64794ba706421ce088b6c580b782529388997f7aedcc545",
+                f"{_GITHUB}/cjhutto/vaderSentiment/master/additional_resources/hutto_ICWSM_2014/{_SNIPPETS}",
+            )
         },
     ),
 }
@@ -203,14 +289,24 @@ def _refuse(path, expected, found):
 
 def _checked(path, expected):
     found = checksum(path)
-    if found != expected:
+    if expected != found and expected != _text_checksum(path):
         raise _refuse(path, expected, found)
     return path
 
 
+def _text_checksum(path):
+    """SHA-256 of a text, uncompressed and with Unix line ends; None for a compressed file that is damaged."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+            return hashlib.sha256(stream.read().replace(b"\r\n", b"\n")).hexdigest()
+    except (OSError, EOFError, zlib.error):
+        return None
+
+
 def _local(name, file):
-    """The first copy of a file in the folders of its data set, or None."""
-    return next((f / file for f in data_folders(name) if (f / file).is_file()), None)
+    """The first copy of a file in the folders of its data set, as it is or compressed, or None."""
+    copies = (f / copy for f in data_folders(name) for copy in (file, f"{file}.gz"))
+    return next((path for path in copies if path.is_file()), None)
 
 
 def _fetch(name, file):
@@ -240,8 +336,8 @@ def _download(name, file):
         pooch.retrieve(  # writes to a temporary file, compares the checksum, and only then gives it its name
             files[file].url,
             known_hash=f"sha256:{files[file].sha256}",
-            fname=file,
-            path=folder,
+            fname=(folder / file).name,
+            path=(folder / file).parent,
             downloader=pooch.HTTPDownloader(progressbar=True, timeout=30),
         )
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
@@ -565,3 +661,216 @@ def _videos(videos):
         "published_at": pd.to_datetime(videos["upload_dt"]).astype("datetime64[ns]"), "video_type": videos["video_type"],
         "width": videos["server_width"], "height": videos["server_height"], "music_type": videos["music_type"],
     })  # fmt: skip
+
+
+# --- e-mails, auctions, and a feed under two policies -----------------------------------------------------
+
+
+def _read_edition(name, file, columns, read):
+    """The table that `read` makes of a file: of the known one, or of an uncompressed edition with all its rows."""
+    path = _local(name, file) or _fetch(name, file)
+    known, found = SOURCES[name][1][file], checksum(path)
+    whole = known.sha256 in (found, _text_checksum(path))
+    if not whole and path.suffix == ".gz":
+        raise _refuse(path, known.sha256, found)
+    try:
+        table = read(path)
+    except ValueError:  # pandas' parser errors and wrong characters
+        raise _refuse(path, known.sha256, found) from None
+    if not whole and (tuple(table) != tuple(columns) or len(table) != known.rows):
+        raise _refuse(path, known.sha256, found)
+    return table
+
+
+def load_hillstrom() -> pd.DataFrame:
+    """MineThatData's e-mail challenge: 64,000 customers, a third each with one of two e-mails or none, by chance.
+
+    Source: Kevin Hillstrom 2008, minethatdata.com. No licence is stated, so the file is fetched by hand.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each customer, in the file's order. Before the mail: recency (months since the last purchase),
+        history (dollars in the past year) and history_segment (its range), mens and womens (bought such goods, 0 or
+        1), zip_code ("Urban", "Surburban" as the file has it, "Rural"), newbie (0 or 1), channel. The arm: segment
+        ("Mens E-Mail", "Womens E-Mail", "No E-Mail"). In the two weeks after: visit, conversion (0 or 1), spend
+        (dollars). Equal rows are different customers.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, or is truncated or altered.
+
+    Examples
+    --------
+    >>> if at_hand("hillstrom"):
+    ...     assert load_hillstrom()["segment"].nunique() == 3
+    """
+    return _read_edition("hillstrom", _MAIL, MAIL_COLUMNS, pd.read_csv)
+
+
+def load_open_bandit(policy: str = "random", campaign: str = "all") -> pd.DataFrame:
+    """Open Bandit: a fashion shop's recommendations under one of two policies on the same days, with propensities.
+
+    Source: Saito et al. 2020, arXiv:2008.07146 (CC BY 4.0); the small sample, 10,000 impressions a log.
+
+    Parameters
+    ----------
+    policy : {"random", "bts"}
+        Items chosen uniformly, or by Bernoulli Thompson sampling.
+    campaign : {"all", "men", "women"}
+        Which items: 80 of all kinds, 34 for men, or 46 for women.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each impression, by time: timestamp (UTC), item_id (from 0), position (1 left, 2, 3 right), click
+        (0 or 1), propensity_score (the policy's chance of this item in this place), user_feature_0 to _3 (hashed
+        classes), user-item_affinity_i (past clicks of this user on item i), and the shown item's item_feature_0 (a
+        number) to _3 (hashed classes). The hashes of item features differ between the policies: do not match them.
+
+    Raises
+    ------
+    ValueError
+        If there is no such policy or campaign.
+    DataError
+        If a file is missing and cannot be downloaded, or is truncated or altered.
+
+    Examples
+    --------
+    >>> if at_hand("open_bandit"):
+    ...     assert load_open_bandit("bts", "men")["item_id"].nunique() == 34
+    """
+    choices = {"policy": (policy, ("random", "bts")), "campaign": (campaign, ("all", "men", "women"))}
+    problems = (
+        f"{name} must be one of {', '.join(known)}, got {value!r}"
+        for name, (value, known) in choices.items()
+        if value not in known
+    )
+    refuse("load_open_bandit", problems)
+    folder = f"{policy}/{campaign}"
+    log, items = (
+        pd.read_csv(_fetch("open_bandit", f"{folder}/{file}.csv"), index_col=0)
+        for file in (campaign, "item_context")
+    )
+    log["timestamp"] = pd.to_datetime(log["timestamp"], format="ISO8601", utc=True).dt.tz_localize(None)
+    log = log.sort_values("timestamp", kind="stable")
+    return log.merge(items, on="item_id", how="left", validate="many_to_one")
+
+
+def load_ipinyou() -> pd.DataFrame:
+    """iPinYou: 200,000 auctions that one advertiser (campaign 1458) won, with what the second bidder offered.
+
+    Source: Zhang et al. 2014, arXiv:1407.7073; a sample by Zhang, Weinan, with the click rates that a logistic
+    regression of his predicts (released for research). Auctions that were lost are not recorded, so prices above the
+    advertiser's own bid are missing; 144 clicks.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each auction, in the file's order: click (0 or 1), price (the market price, in hundredths of a yuan
+        per thousand impressions), pctr (the predicted chance of a click), exchange (a code).
+
+    Raises
+    ------
+    DataError
+        If the file is missing and cannot be downloaded, or is truncated or altered.
+
+    Examples
+    --------
+    >>> if at_hand("ipinyou"):
+    ...     assert load_ipinyou()["click"].sum() == 144
+    """
+    return pd.read_csv(_fetch("ipinyou", _AUCTIONS), sep="\t", names=["click", "price", "pctr", "exchange"])
+
+
+# --- emotions and opinions in texts -----------------------------------------------------------------------
+
+
+def _read_comments(path):
+    form = {"sep": "\t", "header": None, "quoting": csv.QUOTE_NONE, "lineterminator": "\n"}
+    return pd.read_csv(path, **form, keep_default_na=False, dtype=str)
+
+
+def load_goemotions() -> pd.DataFrame:
+    """GoEmotions: 54,263 short English comments, each marked by readers with one or more of 28 emotions.
+
+    Source: Demszky et al. 2020, arXiv:2005.00547 (Apache 2.0). Get the three files by hand, with or without their
+    third column. Comments are as people wrote them, and some are coarse; names are masked.
+
+    Returns
+    -------
+    pandas.DataFrame
+        split ("train", "dev" or "test": 43,410, 5,426 and 5,427 rows), text, and one column of 0 and 1 for each name
+        in `EMOTIONS`, of which the last is "neutral".
+
+    Raises
+    ------
+    DataError
+        If a file is missing, or is truncated or altered.
+
+    Examples
+    --------
+    >>> if at_hand("goemotions"):
+    ...     assert (load_goemotions()[list(EMOTIONS)].sum(axis=1) > 0).all()
+    """
+    parts = {
+        file.removesuffix(".tsv"): _read_edition("goemotions", file, (0, 1, 2), _read_comments)
+        for file in SOURCES["goemotions"][1]
+    }
+    comments = pd.concat(parts, names=["split"]).reset_index("split").reset_index(drop=True)
+    marks = comments[1].str.get_dummies(",").reindex(columns=map(str, range(len(EMOTIONS))), fill_value=0)
+    marks.columns = list(EMOTIONS)
+    texts = comments[["split", 0]].rename(columns={0: "text"})
+    return pd.concat([texts, marks.astype(np.int8)], axis=1)
+
+
+def load_waimai() -> pd.DataFrame:
+    """Waimai: 11,987 short Chinese reviews of delivered meals, a third of them positive.
+
+    Source: ChineseNlpCorpus (SophonPlus). No licence is stated, so the file is fetched by hand.
+
+    Returns
+    -------
+    pandas.DataFrame
+        text, and positive (1 or 0: the customer's verdict). Rows are in the file's order, positive ones first.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, or is truncated or altered.
+
+    Examples
+    --------
+    >>> if at_hand("waimai"):
+    ...     assert load_waimai()["positive"].sum() == 4000
+    """
+    reviews = _read_edition("waimai", _MEALS, ("label", "review"), pd.read_csv)
+    return pd.DataFrame({"text": reviews["review"], "positive": reviews["label"].astype(np.int8)})
+
+
+def load_vader() -> pd.DataFrame:
+    """VADER's product reviews: 3,708 sentences from reviews, with how positive twenty readers found each on average.
+
+    Source: Hutto and Gilbert, ICWSM 2014 (MIT licence). These are the ratings; the lexicon comes with their package.
+
+    Returns
+    -------
+    pandas.DataFrame
+        review (a number: sentences of one review belong together, split by it), text, and rating (mean of the
+        readers, from -4, very negative, to 4, very positive).
+
+    Raises
+    ------
+    DataError
+        If the file is missing and cannot be downloaded, or is truncated or altered.
+
+    Examples
+    --------
+    >>> if at_hand("vader"):
+    ...     assert load_vader()["rating"].between(-4, 4).all()
+    """
+    path = _fetch("vader", _SNIPPETS)
+    rows = pd.read_csv(path, sep="\t", names=["id", "rating", "text"], quoting=csv.QUOTE_NONE)
+    review = rows["id"].str.split("_").str[0].astype(int)
+    return pd.DataFrame({"review": review, "text": rows["text"].str.strip(), "rating": rows["rating"]})

@@ -18,7 +18,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in PAT
 CORE = (
     "schema", "options", "io", "market", "timeline", "history", "items", "features", "losses", "training",
     "experts", "vae", "latents", "effects", "splits", "predictor", "creatives", "simulate", "cleaning",
-    "metrics", "baselines", "tuning", "explain", "datasets",
+    "metrics", "baselines", "tuning", "explain", "datasets", "decide",
 )  # fmt: skip
 LEAVES = {
     "schema", "options", "timeline", "losses", "creatives",

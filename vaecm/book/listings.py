@@ -254,7 +254,7 @@ def stand_ins() -> dict[str, object]:
 
 
 class SideBySide:
-    """Both columns as a table in a notebook, and one after the other as text.
+    """Both columns in a notebook, part by part: side by side, and one above the other where the page is narrow.
 
     Examples
     --------
@@ -266,30 +266,27 @@ class SideBySide:
         return f"<SideBySide: {len(PARTS)} parts, faults {min(FAULTS)} to {max(FAULTS)}>"
 
     def _repr_html_(self) -> str:
-        cell = '<th scope="col" style="text-align:left">'
-        head = f"{cell}as found</th>{cell}mended</th>"
         rows = "".join(_row(part) for part in PARTS)
-        return (
-            '<table style="table-layout:fixed;width:100%">'
-            "<caption>The listing, and its repair: the marks count the faults</caption>"
-            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        )
+        title = "The listing, and its repair: the marks count the faults"
+        return f'<div style="text-align:left"><div style="font-weight:600">{title}</div>{rows}</div>'
 
 
 def _row(part: Part) -> str:
     marks = "".join(
-        '<span style="background:#0072B2;color:#fff;border-radius:0.6em;padding:0.1em 0.6em;margin-right:0.4em;'
-        f'font-size:0.8em">fault {fault}: {FAULTS[fault]}</span>'
+        '<span style="background:#0072B2;color:#fff;border-radius:0.6em;padding:0.1em 0.6em;'
+        f'display:inline-block;font-size:0.8em">fault {fault}: {FAULTS[fault]}</span>'
         for fault in part.faults
     )
-    said = f'<div style="text-align:left;font-weight:bold">{part.name}</div>'
-    left, right = (_cell(text, said + note) for text, note in ((part.found, marks), (part.mended, "")))
-    return f"<tr>{left}{right}</tr>"
+    left, right = (
+        _cell(part.found, f"{part.name}, as found", marks),
+        _cell(part.mended, f"{part.name}, mended"),
+    )
+    return f'<div style="display:flex;flex-wrap:wrap;gap:0 0.8rem">{left}{right}</div>'
 
 
-def _cell(text: str, above: str) -> str:
-    look = "white-space:pre-wrap;font-size:0.72rem;line-height:1.35;text-align:left;margin:0.3em 0 0 0"
+def _cell(text: str, name: str, marks: str = "") -> str:
+    look = "white-space:pre-wrap;font-size:0.72rem;line-height:1.35;text-align:left;margin:0.3em 0 0.6em 0"
     return (
-        f'<td style="vertical-align:top;text-align:left;width:50%">{above}'
-        f'<pre style="{look}">{html.escape(text)}</pre></td>'
+        f'<div style="flex:1 1 19rem;min-width:0"><div><b>{name}</b> {marks}</div>'
+        f'<pre style="{look}">{html.escape(text)}</pre></div>'
     )

@@ -1,4 +1,6 @@
-"""The book's tables of results: one row per model, plain words, intervals that do not break, the best in bold.
+"""The book's tables of results: one row per model, plain words, the best in bold.
+
+An interval does not break between its ends; where a column is narrow, it goes below its value.
 
 Shapes: ``K`` models, ``M`` metrics.
 """
@@ -100,7 +102,7 @@ def pairs(
         low, high = ahead * table["low"], ahead * table["high"]
         says = np.select([(low > 0) & (high > 0), (low < 0) & (high < 0)], ["ahead", "behind"], "level")
         cells = table.rename(columns={"difference": "value"}).apply(_cell, axis=1, digits=digits, sign="+")
-        rows[name] = [f"{cell}{SPACE}{word}" if cell else "" for cell, word in zip(cells, says, strict=True)]
+        rows[name] = [f"{cell} {word}" if cell else "" for cell, word in zip(cells, says, strict=True)]
         look = {"ahead": "font-weight: bold", "behind": "", "level": "color: #767676"}
         style[name] = [look[word] for word in says]
     text = pd.DataFrame.from_dict(rows, orient="index", columns=list(metrics))
@@ -114,7 +116,7 @@ def _cell(row: pd.Series, digits: int, sign: str = "") -> str:
     row = row.round(digits) + 0.0  # no minus before a zero
     text = form.format(row["value"])
     if np.isfinite(row["low"]) and np.isfinite(row["high"]):
-        text += f"{SPACE}[{form.format(row['low'])},{SPACE}{form.format(row['high'])}]"
+        text += f" [{form.format(row['low'])},{SPACE}{form.format(row['high'])}]"
     return text
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import RESULTS, tables
+from benchmarks.store import long, over_seeds, paired
 
 PAGE = Path(__file__).parent.parent / "book" / "benchmarks.md"
 HEAD = """# Benchmarks
@@ -114,6 +115,20 @@ def _settings(settings):
     )
 
 
+def decisions(result):
+    rows = long(result["rows"]).query("metric == 'yuan'")
+    for reference in (None, "LightGBM"):
+        table = rows if reference is None else paired(rows, reference)
+        found = over_seeds(table)
+        form = "{:,.2f} [{:,.2f}, {:,.2f}]" if reference is None else "{:+,.2f} [{:+,.2f}, {:+,.2f}]"
+        text = [form.format(r["mean"], r["low"], r["high"]) for r in found.to_dict("records")]
+        wide = found.assign(text=text).pivot(index="model", columns="stage", values="text")
+        wide = wide.reindex(index=table["model"].drop_duplicates(), columns=rows["stage"].drop_duplicates())
+        words = "What each way to decide truly brings, in yuan: promotion per 1,000 impressions offered, a budget over "
+        words += "twelve pieces, a feed per request, ads per 1,000 auctions. Means over the markets."
+        yield words if reference is None else f"The same minus {reference}'s, paired by market.", wide
+
+
 def speed(result):
     rows = {name: {**s["seconds"], "peak GiB": s["peak_gib"]} for name, s in result["stages"].items()}
     yield "Seconds of each step, and peak memory, each row in a fresh process.", pd.DataFrame(rows).T
@@ -182,6 +197,7 @@ def _labels(part):
 SECTIONS = {
     "protocol": ("Rivals", protocol),
     "parts": ("Representations and parts", protocol),
+    "decisions": ("Decisions", decisions),
     "speed": ("Time and memory", speed),
     "growth": ("Growth", growth),
     "conv_vae": ("The convolutional VAE against the Keras example", conv_vae),
@@ -191,7 +207,10 @@ SECTIONS = {
     "sessions": ("Who will buy", sessions),
 }
 
-COMMANDS = {"parts": "protocol --name parts --n 100000 --users 2000"}
+COMMANDS = {
+    "parts": "protocol --name parts --n 100000 --users 2000",
+    "decisions": "decisions --n 100000 --users 2000 --settings parts",
+}
 
 
 def markdown(table):

@@ -231,6 +231,13 @@ def test_exercises_have_solutions_that_ran(path):
 
 
 @notebooks
+def test_no_placeholder_is_left(path):
+    for cell in read(path).cells:
+        assert not re.fullmatch(r"[A-Z][A-Z0-9_]{2,}", cell.source.strip()), cell.source
+        assert not re.search(r"\b(TODO|FIXME|TITLE\w*|PLACEHOLDER)\b", cell.source), cell.source[:200]
+
+
+@notebooks
 def test_markdown_reads_well_in_colab(path):
     for cell in read(path).cells:
         if cell.cell_type == "markdown":

@@ -33,12 +33,8 @@ from vaecm.book import auctions, feeds, uplift
 
 MODELS = ("random", "rule of thumb", "LightGBM", "vaecm", "oracle")
 PIECES, MOMENTS, CAMPAIGNS, UNITS = 200, 60, 12, 24
-MARGIN, COST, REACH, STEPS = (
-    0.3,
-    0.12,
-    200,
-    12,
-)  # of sales; yuan per impression; impressions of a moment; units
+MARGIN, COST = 0.3, 0.12  # share of the sales; yuan per impression
+REACH, STEPS = 200, 12  # impressions that a moment stands for; units that reach everybody
 UNIT = COST * REACH * MOMENTS / STEPS  # yuan
 
 
@@ -56,9 +52,9 @@ class Deciders:
 
     def __init__(self, seed, args, settings=None):
         self.bench = simulated(seed, args)
-        tables = self.bench.tables("statistics")
+        parts = self.bench.train, self.bench.validation
         self.trees = make_head("LightGBM", settings, seed, self.bench)
-        self.trees.fit(self.bench.train, self.bench.validation, (tables["train"], tables["validation"]))
+        self.trees.fit(*parts, [self.bench.inputs[True].table(part) for part in parts])
 
     def effects(self, market):
         """Predicted effects by name of the model."""

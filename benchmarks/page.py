@@ -120,8 +120,10 @@ def decisions(result):
     for reference in (None, "LightGBM"):
         table = rows if reference is None else paired(rows, reference)
         found = over_seeds(table)
-        form = "{:,.2f} [{:,.2f}, {:,.2f}]" if reference is None else "{:+,.2f} [{:+,.2f}, {:+,.2f}]"
-        text = [form.format(r["mean"], r["low"], r["high"]) for r in found.to_dict("records")]
+        text = [
+            tables.interval(r["mean"], r["low"], r["high"], signed=reference is not None, digits=2)
+            for r in found.to_dict("records")
+        ]
         wide = found.assign(text=text).pivot(index="model", columns="stage", values="text")
         wide = wide.reindex(index=table["model"].drop_duplicates(), columns=rows["stage"].drop_duplicates())
         words = "What each way to decide truly brings, in yuan: promotion per 1,000 impressions offered, a budget over "

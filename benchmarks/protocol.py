@@ -35,7 +35,8 @@ from vaecm.predictor import calibrate, met, network_inputs, targets
 from vaecm.splits import few_labels, split_by_time
 
 VOTERS = ("without ensemble", "without trees", "without regression", "networks alone")
-STAGES = ("rivals", "heads", "parts", "few", "kuairand", "pictures")
+WORLDS = ("few", "kuairand", "pictures")  # stages with a market of their own: rivals and parts on it
+STAGES = ("rivals", "heads", "parts", *WORLDS)
 ALIASES = {"cold": ("rivals", "parts"), "gaps": ("rivals", "parts"), "all": STAGES}
 NETWORK = "effect network"
 SHARE_OF_LABELS, SHARE_GONE, DRAWS = 0.05, 0.4, 3
@@ -219,7 +220,7 @@ def rate_row(bench):
 
 def rows_of_stage(stage, bench, tuned):
     """The rows of a stage: name, and the function that makes it."""
-    if stage in ("rivals", "few", "kuairand", "pictures"):
+    if stage in ("rivals", *WORLDS):
         yield "global rate", lambda: rate_row(bench)
         for head in (*RIVALS[:2], "vaecm", *RIVALS[2:]):
             if head == "vaecm":
@@ -234,7 +235,7 @@ def rows_of_stage(stage, bench, tuned):
             for head in HEADS:
                 name = f"{kind}, {head}"
                 yield name, lambda kind=kind, head=head: head_row(bench, head, kind, tuned(f"{head}, {kind}"))
-    if stage in ("parts", "few", "kuairand", "pictures"):
+    if stage in ("parts", *WORLDS):
         yield "whole", lambda: model_row(bench)
         for name in VOTERS:
             yield name, lambda name=name: model_row(bench, alone(bench, name))
@@ -348,7 +349,7 @@ def main(arguments=None):
     for seed in args.seeds if set(stages) & set(STAGES) else ():
         kept = {}
         for stage in [stage for stage in STAGES if stage in stages]:
-            world = stage if stage in ("few", "kuairand", "pictures") else "whole"
+            world = stage if stage in WORLDS else "whole"
 
             def bench(stage=stage, world=world, seed=seed, kept=kept):
                 if world not in kept:

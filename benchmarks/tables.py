@@ -117,7 +117,7 @@ def grid(rows, part="all", metric="ctr_log_loss", stage="heads"):
     ).fillna("")
 
 
-def interval(mean, low, high, signed=False):
+def interval(mean, low, high, signed=False, digits=None):
     """A mean with its interval as text; the mean alone where one seed gives no interval.
 
     Examples
@@ -125,7 +125,8 @@ def interval(mean, low, high, signed=False):
     >>> interval(0.21, 0.2, 0.22), interval(-0.001, np.nan, np.nan, signed=True)
     ('0.2100 [0.2000, 0.2200]', '-0.00100')
     """
-    form = "{:+.5f}" if signed else "{:.4f}"
+    digits = digits if digits is not None else 5 if signed else 4
+    form = f"{{:{'+' if signed else ''},.{digits}f}}"
     text = form.format(mean)
     return text if np.isnan(low) else f"{text} [{form.format(low)}, {form.format(high)}]"
 

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.optimize import Bounds, LinearConstraint, curve_fit, milp, minimize_scalar
 from scipy.stats import betabinom, norm
 
-from vaecm.options import is_whole, refuse
+from vaecm.options import is_whole, refuse, whole_problems
 
 STRENGTHS = (1e-2, 1e7)  # pseudo-impressions between which a prior's strength is looked for
 NORMAL = norm.ppf(0.975)  # half a 95 % interval, in standard deviations
@@ -69,7 +69,10 @@ def expected_margin(
     if not problems:
         problems = _off("effects" if not table else f"effects.{name}", effects[name] if table else effects, 0)
     refuse("expected_margin", problems)
-    of = lambda x: margin * np.asarray(x, float) * (1.0 if value is None else value) - cost  # noqa: E731
+
+    def of(x):
+        return margin * np.asarray(x, float) * (1.0 if value is None else value) - cost
+
     if not table:
         return of(effects)
     ends = [end for end in ("", "_low", "_high") if name + end in effects]
@@ -199,7 +202,10 @@ def prior_strength(rate: np.ndarray, clicks: np.ndarray, shown: np.ndarray) -> f
     if not problems and (clicks > shown).any():
         problems = [f"clicks must be at most shown ({int((clicks > shown).sum())} are not)"]
     refuse("prior_strength", problems)
-    loss = lambda t: -betabinom.logpmf(clicks, shown, *beta_prior(rate, np.exp(t))).sum()  # noqa: E731
+
+    def loss(t):
+        return -betabinom.logpmf(clicks, shown, *beta_prior(rate, np.exp(t))).sum()
+
     return float(np.exp(minimize_scalar(loss, bounds=np.log(STRENGTHS), method="bounded").x))
 
 
@@ -322,7 +328,10 @@ def fit_response(spend: np.ndarray, response: np.ndarray, shape: float | None = 
         problems = [f"spend must take at least {free} different values above 0"]
     refuse("fit_response", problems)
     size, scale = max(float(np.abs(y).max()), 1e-12), float(np.median(x[x > 0]))
-    curve = lambda x, *p: response_curve(x, *np.exp(p[:2]), *(p[2:] or (shape,)))  # noqa: E731
+
+    def curve(x, *p):
+        return response_curve(x, *np.exp(p[:2]), *(p[2:] or (shape,)))
+
     start = [np.log(size), np.log(scale), 1.0][:free]
     low = [np.log(size) - 7, np.log(scale) - 7, 0.2][:free]
     high = [np.log(size) + 7, np.log(scale) + 7, 5.0][:free]
@@ -536,7 +545,7 @@ def position_bias(
     need = ["position", "clicked"] + ([also] if also and (method == "random" or features is None) else [])
     problems = [] if also else [f"method must be 'random' or 'em', got {method!r}"]
     problems += [f"log needs a column {name}" for name in need if name not in log]
-    problems += [] if is_whole(steps) else [f"steps must be a whole number from 1 on, got {steps!r}"]
+    problems += whole_problems({"steps": steps})
     if features is not None and len(features) != len(log):
         problems.append(f"features must have {len(log)} rows, got {len(features)}")
     refuse("position_bias", problems)
@@ -712,8 +721,7 @@ def bid(
     """
     v = np.asarray(value, float)
     problems = _off("value", v, 0) + _off("multiplier", multiplier, 0)
-    if auction not in ("second", "first"):
-        problems.append(f"auction must be 'second' or 'first', got {auction!r}")
+    problems += _auction(auction)
     if auction == "first":
         none = market_prices is None or not np.size(market_prices)
         problems += (
@@ -766,8 +774,7 @@ class Pacer:
 
     def __init__(self, budget: float, auctions: int, rate: float | None = None, multiplier: float = 0.0):
         problems = _off("budget", budget, 0, above=True) + _off("multiplier", multiplier, 0)
-        if not is_whole(auctions):
-            problems.append(f"auctions must be a whole number from 1 on, got {auctions!r}")
+        problems += whole_problems({"auctions": auctions})
         problems += [] if rate is None else _off("rate", rate, 0, above=True)
         refuse("Pacer", problems)
         self.left, self.share = float(budget), budget / auctions
@@ -815,8 +822,7 @@ def pace(
     """
     v, price = np.asarray(value, float), np.asarray(market_prices, float)
     problems = _off("value", v, 0) + _off("market_prices", price, 0) + _unlike(value=v, market_prices=price)
-    if auction not in ("second", "first"):
-        problems.append(f"auction must be 'second' or 'first', got {auction!r}")
+    problems += _auction(auction)
     refuse("pace", problems)
     pacer, spend, path = Pacer(budget, len(v), rate, multiplier), np.zeros(len(v)), np.empty(len(v))
     won = np.zeros(len(v), bool)
@@ -863,8 +869,7 @@ def rate_by_exposure(
     [0.67, 0.67]
     """
     problems = [f"log needs a column {name}" for name in ("clicked", "exposure", *within) if name not in log]
-    for name, count in (("most", most), ("steps", steps)):
-        problems += [] if is_whole(count) else [f"{name} must be a whole number from 1 on, got {count!r}"]
+    problems += whole_problems({"most": most, "steps": steps})
     problems += [] if problems else _off("exposure", log["exposure"], 1)
     refuse("rate_by_exposure", problems)
     group = log.groupby(list(within)).ngroup().to_numpy()
@@ -927,6 +932,11 @@ def _off(name: str, value: Any, low: float = -np.inf, high: float = np.inf, abov
     rule += f" and at most {high:g}" if high < np.inf else ""
     found = f", got {x:g}" if x.ndim == 0 else f" ({bad.sum():,} of {x.size:,} are not)"
     return [f"{name} must be {rule}{found}"]
+
+
+def _auction(kind: str) -> list[str]:
+    """What is wrong with the kind of an auction."""
+    return [] if kind in ("second", "first") else [f"auction must be 'second' or 'first', got {kind!r}"]
 
 
 def _inside(name: str, value: np.ndarray) -> list[str]:

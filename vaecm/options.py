@@ -29,6 +29,21 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
+def whole_problems(options: dict[str, Any], least: int = 1) -> list[str]:
+    """What is wrong with options that must be whole numbers of at least `least`.
+
+    Examples
+    --------
+    >>> whole_problems({"days": 0, "steps": 3})
+    ['days must be a whole number from 1 on, got 0']
+    """
+    return [
+        f"{name} must be a whole number from {least} on, got {value!r}"
+        for name, value in options.items()
+        if not is_whole(value, least)
+    ]
+
+
 def range_problems(options: dict[str, Any], ranges: dict[str, tuple[float, float]]) -> list[str]:
     """What is wrong with options that must lie in ranges, bounds included; whole numbers where both bounds are.
 

@@ -21,7 +21,7 @@ from vaecm.history import seconds
 from vaecm.io import checked_folder, new_folder
 from vaecm.latents import Representation
 from vaecm.market import Market, MarketError, Problem
-from vaecm.options import is_number, is_whole, range_problems
+from vaecm.options import is_number, is_whole, range_problems, whole_problems
 from vaecm.options import refuse as refuse_options
 from vaecm.schema import canonical
 from vaecm.splits import split_by_time
@@ -376,12 +376,10 @@ class EffectPredictor:
 
 def refuse(function: str, market: object, whole: dict, wrong: Sequence[str] = ()) -> None:
     """One error for all that is wrong: `whole` maps names of whole numbers to value and least value."""
-    wrong = [f"{name} must be a whole number from {low} on, got {value!r}"
-             for name, (value, low) in whole.items() if not is_whole(value, low)] + list(wrong)  # fmt: skip
+    problems = [line for name, (value, low) in whole.items() for line in whole_problems({name: value}, low)]
     kind = type(market).__name__
-    refuse_options(
-        function, wrong + ([] if isinstance(market, Market) else [f"market must be a Market, got {kind}"])
-    )
+    problems += [*wrong, *([] if isinstance(market, Market) else [f"market must be a Market, got {kind}"])]
+    refuse_options(function, problems)
 
 
 def checked(market: object, name: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from pandas.api import types
 
 from vaecm.market import Market
-from vaecm.options import is_number, is_whole, refuse
+from vaecm.options import is_number, refuse, whole_problems
 
 
 def split_by_time(market: Market, fractions: Sequence[float]) -> tuple[Market, ...]:
@@ -170,9 +170,7 @@ def fold_problems(n_folds: int, first: float) -> list[str]:
     >>> fold_problems(0, 0.4)
     ['n_folds must be a whole number from 1 on, got 0']
     """
-    problems = []
-    if not is_whole(n_folds):
-        problems.append(f"n_folds must be a whole number from 1 on, got {n_folds!r}")
+    problems = whole_problems({"n_folds": n_folds})
     if not is_number(first) or not 0 < first < 1:
         problems.append(f"first must be a share between 0 and 1, got {first!r}")
     return problems

@@ -32,7 +32,7 @@ from vaecm.effects import Voters, train_linear, train_network, train_trees
 from vaecm.latents import Representation
 from vaecm.market import Market
 from vaecm.metrics import score
-from vaecm.options import is_number, is_whole, refuse
+from vaecm.options import is_number, is_whole, refuse, whole_problems
 from vaecm.predictor import (
     EffectPredictor,
     ModelConfig,
@@ -669,10 +669,7 @@ def _model_problems(make_model):
 
 def _tune_problems(space, make_model, n_trials, study_path, metric, n_folds, start, startup, first):
     problems = _model_problems(make_model) + fold_problems(n_folds, first) + _space_problems(space, start)
-    counts = {"n_trials": n_trials, "startup": startup}
-    problems += [
-        f"{k} must be a whole number from 1 on, got {v!r}" for k, v in counts.items() if not is_whole(v)
-    ]
+    problems += whole_problems({"n_trials": n_trials, "startup": startup})
     if _direction(metric) is None:
         ends = ", ".join(LESS_IS_BETTER + MORE_IS_BETTER)
         problems.append(f"metric must be one of metrics.score that ends in {ends}, got {metric!r}")

@@ -18,7 +18,7 @@ from vaecm.book.diagrams import BLUE, GREEN, GREY, ORANGE, Drawing
 from vaecm.decide import expected_margin, pace, rate_by_exposure
 from vaecm.market import Market
 from vaecm.metrics import Interval, bootstrap_interval
-from vaecm.options import is_whole, range_problems, refuse
+from vaecm.options import range_problems, refuse, whole_problems
 
 LEVEL, SPREAD = 0.3, 0.5  # of market prices: yuan at place 1; standard deviation of the logarithm
 STEADY = 1e-9  # a rate of pacing at which the multiplier stays where it is
@@ -126,11 +126,7 @@ def draw_days(
     >>> draw_days(market, days=3, auctions=50).prices.shape
     (3, 50)
     """
-    problems = [
-        f"{name} must be a whole number from 1 on, got {n!r}"
-        for name, n in (("days", days), ("auctions", auctions))
-        if not is_whole(n)
-    ]
+    problems = whole_problems({"days": days, "auctions": auctions})
     refuse("draw_days", problems + range_problems({"swing": swing}, {"swing": (0.0, 10.0)}))
     rng, time = np.random.default_rng(seed), market.impressions["time"]
     second = (time - time.dt.normalize()).dt.total_seconds().to_numpy()
@@ -440,13 +436,8 @@ def auction_loop() -> Drawing:
     top, low, end = (
         drawing.row(20 + 108 * k, 58, texts[color], color, gap=26) for k, color in enumerate(texts)
     )
-    for left, right in (top[:2], top[1:], end[1:]):
-        drawing.line((left.right, left.middle[1]), (right.x, right.middle[1]))
-    for left, right in (low[:2], low[1:]):
-        drawing.line((right.x, right.middle[1]), (left.right, left.middle[1]))
-    for above, below in ((top[2], low[2]), (low[0], end[0]), (low[1], end[1])):
-        drawing.line((above.middle[0], above.bottom), (below.middle[0], below.y))
-    drawing.line((end[2].middle[0], end[2].y), (low[2].middle[0], low[2].bottom))
+    drawing.link((top[0], top[1]), (top[1], top[2]), (top[2], low[2]), (low[2], low[1]), (low[1], low[0]))
+    drawing.link((low[0], end[0]), (low[1], end[1]), (end[1], end[2]), (end[2], low[2]))
     back = [(end[0].x, end[0].middle[1]), (6, end[0].middle[1]), (6, 8), (top[1].middle[0], 8)]
     drawing.line(*back, (top[1].middle[0], top[1].y), color=GREY, dash=True)
     drawing.label(drawing.width / 2, 318, "dashed: the log teaches the next model", color=GREY)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
+from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
@@ -197,7 +197,7 @@ class EmotionReader:
 
     def probabilities(self, texts: Iterable[str]) -> pd.DataFrame:
         """Probability of each emotion: (n, E)."""
-        return pd.DataFrame(1 / (1 + np.exp(-self.latents(texts))), columns=self.names)
+        return pd.DataFrame(expit(self.latents(texts)), columns=self.names)
 
     def says(self, texts: Iterable[str]) -> pd.DataFrame:
         """Emotions above their thresholds, 0 or 1: (n, E)."""
@@ -219,12 +219,8 @@ def named(texts: Iterable[str], words: Mapping[str, Iterable[str]]) -> pd.DataFr
     """
     found = [set(re.findall(WORD, text.lower())) for text in texts]
     return pd.DataFrame(
-        {name: [int(not own.isdisjoint(some)) for some in found] for name, own in _sets(words)}
+        {name: [int(not some.isdisjoint(own)) for some in found] for name, own in words.items()}
     )
-
-
-def _sets(words):
-    return [(name, frozenset(own)) for name, own in words.items()]
 
 
 def f1(marks: pd.DataFrame, said: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
@@ -287,4 +283,4 @@ def characters(texts: Sequence[str], y: np.ndarray, asked: Sequence[str]) -> np.
     reader = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), min_df=3, sublinear_tf=True)
     x = reader.fit_transform(texts)
     model = LogisticRegression(C=3.0, solver="liblinear").fit(x, y)
-    return np.asarray(model.decision_function(sparse.csr_matrix(reader.transform(asked))))
+    return model.decision_function(reader.transform(asked))

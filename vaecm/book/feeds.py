@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from vaecm.book.diagrams import BLUE, GREEN, ORANGE, PURPLE, Drawing
 from vaecm.decide import off_policy_value, rerank
 from vaecm.market import Market
 from vaecm.metrics import bootstrap_interval
-from vaecm.options import is_whole, refuse
+from vaecm.options import refuse, whole_problems
+from vaecm.timeline import AsOf, Timeline, seconds
 
 DAY = pd.Timedelta(days=1)
 WORTH = 100  # impressions at the mean rate that a piece without a past is given
@@ -83,11 +85,7 @@ def candidates(market: Market, requests: int = 500, stock: int = 40, seed: int =
     >>> len(candidates(market, requests=10, stock=8).impressions)
     80
     """
-    problems = [
-        f"{name} must be a whole number from 1 on, got {value!r}"
-        for name, value in (("requests", requests), ("stock", stock))
-        if not is_whole(value)
-    ]
+    problems = whole_problems({"requests": requests, "stock": stock})
     if missing := [name for name in ("request_id", "position") if name not in market.impressions]:
         problems.append(f"impressions need {' and '.join(missing)}")
     refuse("candidates", problems)
@@ -122,15 +120,12 @@ def _question(market, asked, contents, stock):
 
 def _before(log, rows, columns):
     """Impressions and clicks of the same key before the time of each row."""
-    keys = pd.concat([log[columns], rows[columns]]).groupby(columns).ngroup().to_numpy()
-    time = pd.concat([log["time"], rows["time"]]).to_numpy("datetime64[s]").astype(np.int64)
-    stamp = keys * (np.ptp(time) + 1) + time - time.min()
-    order = np.argsort(stamp[: len(log)], kind="stable")
-    seen = np.concatenate([[0], np.cumsum(log["clicked"].to_numpy()[order])])
-    ordered, asked = stamp[: len(log)][order], stamp[len(log) :]
-    first = np.searchsorted(ordered, asked - (time[len(log) :] - time.min()))
-    last = np.searchsorted(ordered, asked)
-    return last - first, seen[last] - seen[first]
+    known, asked = np.split(
+        pd.concat([log[columns], rows[columns]]).groupby(columns).ngroup().to_numpy(), [len(log)]
+    )
+    line = Timeline(known, seconds(log["time"]), {"clicked": log["clicked"].to_numpy(int)})
+    before = AsOf([line], asked, seconds(rows["time"]))
+    return before.count().astype(int), before.count("clicked").astype(int)
 
 
 def clicks_so_far(asked: Market) -> np.ndarray:
@@ -367,9 +362,8 @@ def softmax(score: np.ndarray, temperature: float = 1.0, explore: float = 0.0) -
     problems = [] if temperature > 0 else [f"temperature must be above 0, got {temperature!r}"]
     problems += [] if 0 <= explore <= 1 else [f"explore must lie between 0 and 1, got {explore!r}"]
     refuse("softmax", problems)
-    s = np.asarray(score, float) / temperature
-    weight = np.exp(s - s.max(axis=1, keepdims=True))
-    return (1 - explore) * weight / weight.sum(axis=1, keepdims=True) + explore / s.shape[1]
+    score = np.asarray(score, float)
+    return (1 - explore) * special.softmax(score / temperature, axis=1) + explore / score.shape[1]
 
 
 def draw_logs(policy: np.ndarray, rate: np.ndarray, n: int, logs: int = 100, seed: int = 0) -> Logs:
@@ -450,8 +444,7 @@ def returns(log: pd.DataFrame, days: int = 7) -> pd.DataFrame:
     >>> list(returns(market.impressions).columns)
     ['user_id', 'time', 'clicked', 'random', 'back']
     """
-    if not is_whole(days):
-        refuse("returns", [f"days must be a whole number from 1 on, got {days!r}"])
+    refuse("returns", whole_problems({"days": days}))
     by = log.assign(random=log["policy"] == "random").groupby("request_id")
     found = by.agg(
         user_id=("user_id", "first"),

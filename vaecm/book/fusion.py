@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, softmax
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, cross_val_predict
 
 from vaecm.baselines import cover_statistics, sound_statistics
 from vaecm.book.diagrams import BLUE, GREEN, ORANGE, Drawing
@@ -28,11 +28,7 @@ from vaecm.options import range_problems, refuse
 
 VIEWS = ("title", "cover", "sound")
 LEVEL, SPREAD = -2.8, 0.6  # mean and deviation of the true log-odds of a click
-FAITH = (
-    1.0,
-    1.0,
-    0.7,
-)  # correlation of what a view is drawn from with what it should tell: sound is easy to read
+FAITH = (1.0, 1.0, 0.7)  # correlation of what a view is drawn from with what it tells: sound is easy to read
 LINES = 2  # of text for each piece
 PENALTIES = (30.0, 100.0, 300.0, 1_000.0)
 
@@ -150,22 +146,16 @@ class Reader:
         """Learn scale, penalty and weights; keep the predictions out of fold as ``out`` (n,)."""
         self.mean, self.sd = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
         z = (x - self.mean) / self.sd
-        tried = [(self._out_of_fold(z, y, weight, penalty), penalty) for penalty in PENALTIES]
+        equal = {"sample_weight": weight / weight.mean()}
+        folds = KFold(5, shuffle=True, random_state=0)
+        tried = [(cross_val_predict(Ridge(p), z, y, cv=folds, params=equal), p) for p in PENALTIES]
         self.out, penalty = min(tried, key=lambda one: np.sum(weight * (y - one[0]) ** 2))
-        self.model = Ridge(penalty).fit(z, y, weight / weight.mean())
+        self.model = Ridge(penalty).fit(z, y, **equal)
         return self
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Log-odds (n,)."""
         return self.model.predict((x - self.mean) / self.sd)
-
-    @staticmethod
-    def _out_of_fold(z, y, weight, penalty):
-        out = np.empty(len(y))
-        for inside, outside in KFold(5, shuffle=True, random_state=0).split(z):
-            model = Ridge(penalty).fit(z[inside], y[inside], weight[inside] / weight.mean())
-            out[outside] = model.predict(z[outside])
-        return out
 
 
 # --- fusions ------------------------------------------------------------------------------------------------

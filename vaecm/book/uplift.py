@@ -20,7 +20,7 @@ from vaecm.book.diagrams import BLUE, GREEN, GREY, ORANGE, Drawing
 from vaecm.decide import allocate_budget, thompson
 from vaecm.market import Market
 from vaecm.metrics import Interval, bootstrap_interval
-from vaecm.options import is_whole, refuse
+from vaecm.options import refuse, whole_problems
 
 OUTCOMES = ("clicked", "converted", "converted_at", "sales", "propensity", "policy", "exposure")
 
@@ -53,10 +53,7 @@ def ask(market: Market, pieces: int = 200, moments: int = 40, seed: int = 0) -> 
     20
     """
     sizes = {"pieces": pieces, "moments": moments}
-    refuse(
-        "ask",
-        [f"{n} must be a whole number from 1 on, got {v!r}" for n, v in sizes.items() if not is_whole(v)],
-    )
+    refuse("ask", whole_problems(sizes))
     rng, log = np.random.default_rng(seed), market.impressions
     begin = log["time"].min()
     met = log[log["time"] < begin + pd.Timedelta(days=1)].drop_duplicates("user_id")

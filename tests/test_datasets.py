@@ -452,6 +452,18 @@ def test_a_later_edition_is_read_with_its_own_mark(alone, monkeypatch, column):
     assert datasets.load_upworthy(False)["problem_window"].tolist() == [True, True] + [False] * 10
 
 
+def test_the_official_file_may_lie_compressed(alone, monkeypatch):
+    path = put(alone, monkeypatch, datasets.OFFICIAL, official())
+    plain = datasets.load_upworthy(False)
+    packed = path.with_name(path.name + ".gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    pd.testing.assert_frame_equal(datasets.load_upworthy(False), plain)
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(DataError, match="expected SHA-256"):
+        datasets.load_upworthy()
+
+
 def test_a_layout_without_a_needed_column_is_refused(alone, monkeypatch):
     put(alone, monkeypatch, datasets.OFFICIAL, official().drop(columns=["clicks", "eyecatcher_id"]))
     with pytest.raises(DataError, match="lacks the columns eyecatcher_id, clicks"):

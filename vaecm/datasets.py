@@ -279,19 +279,23 @@ def at_hand(name: str) -> bool:
     return any(there) if name == "upworthy" else bool(there) and all(there)
 
 
-def _refuse(path, expected, found):
+def _refuse(path, expected):
     return DataError(
         f"{path} is not the file that it should be: it is truncated or was altered.\n"
-        f"  expected SHA-256 {expected}\n  found    SHA-256 {found} ({path.stat().st_size:,} bytes)\n"
+        f"  expected SHA-256 {expected}\n  found    SHA-256 {checksum(path)} ({path.stat().st_size:,} bytes)\n"
         "Delete it, and call again to have it downloaded, or put the right file in its place."
     )
 
 
 def _checked(path, expected):
-    found = checksum(path)
-    if expected != found and expected != _text_checksum(path):
-        raise _refuse(path, expected, found)
+    if not _known(path, expected):
+        raise _refuse(path, expected)
     return path
+
+
+def _known(path, expected):
+    """Whether a file is the expected one, as it is or as a text."""
+    return expected == checksum(path) or expected == _text_checksum(path)
 
 
 def _text_checksum(path):
@@ -485,19 +489,21 @@ def _read_arms(path):
     """The table as it stands in the file, after its checksum or, for a later edition, its content.
 
     A later edition of the official file (one that marks the doubtful tests itself) has another checksum:
-    it is accepted if all its arms and tests are there.
+    it is accepted, uncompressed, if all its arms and tests are there.
     """
-    expected, found = SOURCES["upworthy"][1][path.name].sha256, checksum(path)
-    if found != expected and path.name == CLEANED:
-        raise _refuse(path, expected, found)
+    file = CLEANED if path.name == CLEANED else OFFICIAL
+    expected = SOURCES["upworthy"][1][file].sha256
+    whole = _known(path, expected)
+    if not whole and path.suffix == ".gz":
+        raise _refuse(path, expected)
     try:
         raw = pd.read_csv(path, low_memory=False)
         size = {"arms": len(raw), "tests": raw["clickability_test_id"].nunique()}
     except (ValueError, KeyError):
-        raise _refuse(path, expected, found) from None
+        raise _refuse(path, expected) from None
     later_edition = size == OFFICIAL_SIZE and any(column in raw for column in PROBLEM_COLUMNS)
-    if found != expected and not later_edition:
-        raise _refuse(path, expected, found)
+    if not whole and not later_edition:
+        raise _refuse(path, expected)
     return raw
 
 
@@ -669,16 +675,16 @@ def _videos(videos):
 def _read_edition(name, file, columns, read):
     """The table that `read` makes of a file: of the known one, or of an uncompressed edition with all its rows."""
     path = _local(name, file) or _fetch(name, file)
-    known, found = SOURCES[name][1][file], checksum(path)
-    whole = known.sha256 in (found, _text_checksum(path))
+    known = SOURCES[name][1][file]
+    whole = _known(path, known.sha256)
     if not whole and path.suffix == ".gz":
-        raise _refuse(path, known.sha256, found)
+        raise _refuse(path, known.sha256)
     try:
         table = read(path)
     except ValueError:  # pandas' parser errors and wrong characters
-        raise _refuse(path, known.sha256, found) from None
+        raise _refuse(path, known.sha256) from None
     if not whole and (tuple(table) != tuple(columns) or len(table) != known.rows):
-        raise _refuse(path, known.sha256, found)
+        raise _refuse(path, known.sha256)
     return table
 
 

@@ -17,6 +17,7 @@ from scipy.special import expit, logit
 from tqdm import tqdm
 
 from vaecm.effects import LOOKS, Calibration, EffectNetwork, Voters, train_linear, train_network, train_trees
+from vaecm.export import export_predictor
 from vaecm.history import seconds
 from vaecm.io import checked_folder, new_folder
 from vaecm.latents import Representation
@@ -339,6 +340,12 @@ class EffectPredictor:
                 model.save_weights(path / f"{name}.weights.h5")
             if self.voters.trees is not None:
                 (path / TREES_FILE).write_text(self.voters.trees.model_to_string(), encoding="utf-8")
+
+    def export(self, folder: str | Path, format: str = "onnx") -> None:
+        """Write networks ("onnx" or "litert"), voters and calibration: `vaecm.serving.load` needs no TensorFlow."""
+        self._need_fit()
+        sizes = self.representation.sizes()
+        export_predictor(folder, format, self.networks, self.voters, self.state, sizes)
 
     @classmethod
     def load(cls, folder: str | Path) -> EffectPredictor:

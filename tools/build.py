@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from polish import polish
 
 from vaecm.datasets import at_hand, data_folders
 
+from vaecm.book import quiz
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 SOURCE = BUILD / "source"
@@ -205,6 +207,31 @@ def sized(notebook):
 
 def copy_sources(notebooks):
     """Make `_build/source` hold exactly the book's sources, touching only what changed."""
+def with_quiz(notebook, chapter):
+    """The notebook with the quiz of its chapter, if it has one, before the exercises; a copy where it is put in."""
+    at = [i for i, cell in enumerate(notebook.cells) if re.search(r"(?m)^## Exercises", cell.source)]
+    if chapter not in quiz.chapters() or not at:
+        return notebook
+    before, after = re.split(r"(?m)^(?=## Exercises)", notebook.cells[at[0]].source, maxsplit=1)
+    shown = nbformat.v4.new_code_cell(
+        f'from vaecm.book import quiz\n\nquiz.show("{chapter}")',
+        id="quiz",
+        metadata={"tags": ["remove-input", "quiz"]},
+        execution_count=1,
+        outputs=[
+            nbformat.v4.new_output("display_data", {"text/html": quiz.page(chapter), "text/plain": "A quiz"})
+        ],
+    )
+    head = nbformat.v4.new_markdown_cell(
+        f"{before}## Quiz\n\nFive questions; choose, and read why.", id="quiz-head"
+    )
+    rest = deepcopy(notebook.cells[at[0]])
+    rest.source = after
+    made = deepcopy(notebook)
+    made.cells = [*notebook.cells[: at[0]], head, shown, rest, *notebook.cells[at[0] + 1 :]]
+    return made
+
+
     wanted = {}
     for name in ("_config.yml", "_toc.yml"):
         wanted[SOURCE / name] = ROOT / name
@@ -221,7 +248,7 @@ def copy_sources(notebooks):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
     for target, notebook in written.items():
-        write_notebook(target, sized(notebook))
+        write_notebook(target, with_quiz(sized(notebook), target.stem[:2]))
 
 
 def build_pages():

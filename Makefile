@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "Setting up .venv with $$($$found --version)"; \
 	  "$$found" -m venv --clear .venv; \
 	fi; \
-	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[book,test,tune,explain,compress]"
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[book,test,tune,explain,compress,scale]"
 	@touch $@
 
 book: $(STAMP)

@@ -18,7 +18,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in PAT
 CORE = (
     "schema", "options", "serving", "io", "export", "market", "timeline", "history", "items", "features", "losses", "training",
     "experts", "vae", "latents", "effects", "splits", "predictor", "creatives", "simulate", "cleaning",
-    "metrics", "baselines", "tuning", "explain", "datasets", "decide",
+    "metrics", "baselines", "tuning", "explain", "datasets", "decide", "parallel", "scale",
 )  # fmt: skip
 LEAVES = {
     "schema", "options", "timeline", "losses", "creatives",

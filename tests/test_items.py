@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vaecm.items import ItemEmbeddings
+from vaecm.items import TAU, ItemEmbeddings
 
 
 def stream(n_users=150, seed=0):
@@ -48,7 +48,7 @@ def test_only_sessions_and_users_join_items():
 
 
 def test_residuals_are_those_of_a_table_of_counts():
-    """By hand: standardised residuals of the pair counts of sessions and of users."""
+    """By hand: what the pair counts of sessions and of users are above chance, standardised with tau more."""
     events = stream()
     found = ItemEmbeddings.learn(events, dim=36)
     ids = {name: i for i, name in enumerate(found.items)}
@@ -61,11 +61,19 @@ def test_residuals_are_those_of_a_table_of_counts():
         both = (holds.T.astype(float) @ holds) * (1 - np.eye(len(ids)))
         total = both.sum(axis=1)
         expected = np.outer(total, total) / total.sum()
-        by_hand = by_hand + (both - expected) / np.sqrt(expected * total.sum())
+        by_hand = by_hand + (both - expected) / np.sqrt(np.outer(total + TAU, total + TAU))
     value, vector = np.linalg.eigh(by_hand)
     kept = (vector * np.maximum(value, 0)) @ vector.T
     ours = found.table @ found.table.T
     np.testing.assert_allclose(ours / np.trace(ours), kept / np.trace(kept), atol=1e-5)
+
+
+def test_an_item_that_met_few_others_stays_near_the_middle():
+    events = stream()
+    rare = pd.DataFrame({"user": [0, 1], "time": events["time"].max() + 9_000, "item": ["rare", "rare"]})
+    found = ItemEmbeddings.learn(pd.concat([events, rare, rare.assign(item=events["item"][0])]), dim=4)
+    length = pd.Series(np.linalg.norm(found.table, axis=1), index=found.items)
+    assert length["rare"] < length.drop("rare").min()
 
 
 def test_the_order_of_rows_does_not_matter():

@@ -98,7 +98,16 @@ def test_precision_adds_and_never_falls():
     np.testing.assert_allclose(np.exp(-spread[-1]), 1 + np.exp(-log_vars).sum(axis=1), rtol=1e-5)
 
 
+def test_who_is_half_believed_counts_as_half_as_sure():
+    means, log_vars = opinions(2)
+    half = product(means, log_vars, np.full((B, 2), 0.5))
+    np.testing.assert_allclose(product(means, log_vars + np.float32(np.log(2)), np.ones((B, 2))), half, atol=1e-6)
+
+
 # --- the autoencoder
+
+
+PARTS = {"learned": slice(0, 60), "new": slice(60, 160)}
 
 
 def inputs_of(n=B, seed=0):
@@ -206,6 +215,28 @@ def test_each_modality_alone_tells_the_item():
         assert np.corrcoef(told[:, 0], x["item"][rows, 0])[0, 1] > 0.8, name
 
 
+def test_who_learned_by_heart_is_not_believed_of_what_is_new():
+    """The words are drawn at random: what they told of the items of training, they do not tell of others."""
+    vae, x = made(names=("text", "table", "item"), modality_dropout=0.0), inputs_of(160)
+    x["text"] = np.random.default_rng(3).integers(1, 9, size=(160, 4)).astype(np.int32)
+    rows = {part: {name: x[name][at] for name in vae.experts} for part, at in PARTS.items()}
+    train(vae, rows["learned"], steps=200, batch_size=32, learning_rate=0.01)
+    loss = [float(vae.nll(rows["new"], vae.encode(rows["new"]).mean)["item"].numpy().sum())]
+    vae.learn_trust(rows["new"])
+    loss.append(float(vae.nll(rows["new"], vae.encode(rows["new"]).mean)["item"].numpy().sum()))
+    text, table, item = array(vae.trust)
+    assert text < 0.8 < 0.95 < table
+    assert item == 1.0
+    assert loss[1] < loss[0]
+
+
+def test_trust_stays_where_no_target_is_known():
+    vae, x = made(), inputs_of()
+    x["item"][:] = np.nan
+    vae.learn_trust(x)
+    np.testing.assert_allclose(array(vae.trust), 1.0, atol=1e-3)
+
+
 def test_the_same_seed_gives_the_same_autoencoder_whatever_ran_before():
     x, found = {name: inputs_of(64)[name] for name in SMALL}, []
     for seed, noise in ((1, 0), (1, 7), (2, 0)):
@@ -227,6 +258,7 @@ def test_latents_do_not_depend_on_how_rows_are_cut():
 
 def test_it_is_saved_and_read_again(tmp_path):
     vae, x = made(beta=0.5, modality_dropout=0.2, weights={"item": 2.0}), inputs_of()
+    vae.trust.assign([0.5, 1.0, 0.0, 1.0])
     vae.save_weights(tmp_path / "vae.weights.h5")
     again = MultimodalVAE.from_config(vae.get_config())
     assert again.get_config() == vae.get_config()

@@ -13,6 +13,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from vaecm.schema import canonical, rows_of
 
+TAU = 100.0  # added to the counts of each item
 LONGEST = 200  # items of a session or user that are paired: what bounds the work that a robot makes
 
 
@@ -23,14 +24,15 @@ class ItemEmbeddings:
     With :math:`n_{ij}` the sessions that hold both of two different items, :math:`n_i=\sum_j n_{ij}`,
     :math:`n=\sum_i n_i`, and the same for users,
 
-    .. math:: M_{ij}=\frac{n_{ij}}{\sqrt{n_i n_j}}-\frac{\sqrt{n_i n_j}}{n},\qquad
+    .. math:: M_{ij}=\frac{n_{ij}-n_i n_j/n}{\sqrt{(n_i+\tau)(n_j+\tau)}},\qquad
               M^{\text{sessions}}+M^{\text{users}}\approx U_D\,\Lambda_D\,U_D^\top,\qquad
               e_i\propto (U_D\,\Lambda_D^{1/2})_i
 
     (correspondence analysis: standardised residuals of a table of counts and their largest eigenvalues; Greenacre
-    2017, Correspondence Analysis in Practice). Sessions tell what is wanted together, users what is liked by the same
-    people. Positive pointwise mutual information forgets what is *less* together than chance, which within a category is
-    half of the news. One factor for all brings the mean square of a value to 1.
+    2017, Correspondence Analysis in Practice). :math:`\tau=100` keeps items that met few others near 0, where they
+    would make directions of their own (Amini et al. 2013, arXiv:1207.2340). Sessions tell what is wanted together, users
+    what is liked by the same people. Positive pointwise mutual information forgets what is *less* together than chance,
+    which within a category is half of the news. One factor for all brings the mean square of a value to 1.
 
     ``items`` (n,) are ids as `vaecm.schema.canonical` writes them, ``table`` (n, D) their vectors.
 
@@ -121,9 +123,9 @@ def _pairs(of: pd.Series, code: pd.Series, n: int) -> sparse.csr_matrix:
 def _standardised(both: sparse.csr_matrix) -> tuple[sparse.csr_matrix, np.ndarray]:
     """The two parts of M: a sparse matrix, and the vector whose outer product with itself is taken from it."""
     total = np.asarray(both.sum(axis=1)).ravel().astype(float)
-    root = np.sqrt(np.maximum(total, 1e-12))
+    root = np.sqrt(total + TAU)
     scaled = sparse.diags(1 / root) @ both @ sparse.diags(1 / root)
-    return scaled.tocsr(), np.sqrt(total / max(total.sum(), 1e-12))
+    return scaled.tocsr(), total / root / np.sqrt(max(total.sum(), 1e-12))
 
 
 def _largest(scaled, roots, rank: int, seed: int) -> np.ndarray:

@@ -65,7 +65,11 @@ class Representation:
         rows = np.flatnonzero(known_contents(market))
         if config.vae_steps:
             inputs = self.content_inputs(market, rows)
-            train(self.content_vae, inputs, config.vae_steps, seed=seed, callback=callback)
+            apart = kept_apart(numpy(self.content_vae.experts["item"].there(inputs["item"])), seed)
+            learned = {name: x[~apart] for name, x in inputs.items()}
+            train(self.content_vae, learned, config.vae_steps, seed=seed, callback=callback)
+            if apart.any():
+                self.content_vae.learn_trust({name: x[apart] for name, x in inputs.items()})
         windows, _ = event_windows(self.events["user"][: len(past)].to_numpy(), config.history_length)
         windows = windows[(windows >= 0).sum(axis=1) > 1]
         if len(windows) and config.vae_steps > 1:
@@ -240,6 +244,14 @@ def history_vae(features: Features, config, seed: int) -> HistoryVAE:
     return HistoryVAE(
         config.latent_dim, config.units, *sizes, config.item_dim, beta=config.history_beta, seed=seed
     )
+
+
+def kept_apart(known: np.ndarray, seed: int) -> np.ndarray:
+    """A sixth of the contents whose item is known, drawn at random, to learn from how far each expert may be believed."""
+    rows = np.flatnonzero(known)
+    apart = np.zeros(len(known), bool)
+    apart[np.random.default_rng(seed).permutation(rows)[: len(rows) // 6]] = True
+    return apart
 
 
 def drawn(latent: Latent, rng: np.random.Generator | None) -> np.ndarray:

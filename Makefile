@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help book html notebooks test bench gates protocol lint format set-repository colab-check clean
+.PHONY: help book html notebooks test bench gates protocol lint format set-repository colab-check web-check clean
 
 help:
 	@echo "make book            execute the chapters and build the book"
@@ -16,6 +16,7 @@ help:
 	@echo "make protocol        the model beside its rivals and without its parts; goes on where it stopped"
 	@echo "make lint            check style; make format repairs it"
 	@echo "make colab-check     try the package and two chapters on Colab's versions"
+	@echo "make web-check       open every page of the built book in Chromium: links, weight, keyboard, axe"
 	@echo "make set-repository URL=https://github.com/owner/name"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -70,6 +71,12 @@ set-repository: $(STAMP)
 
 colab-check: $(STAMP)
 	@$(PY) tools/colab_check.py $(if $(FREEZE),--freeze "$(FREEZE)")
+
+# The browser's driver has an environment of its own: what is installed beside the chapters is part of their key.
+web-check: $(STAMP)
+	@test -x _build/web/bin/python || { $(PY) -m venv _build/web && \
+	  _build/web/bin/python -m pip install -q --disable-pip-version-check playwright axe-playwright-python; }
+	@_build/web/bin/python tools/web_check.py $(if $(PAGES),--pages $(PAGES)) $(if $(BEFORE),--before "$(BEFORE)")
 
 clean:
 	rm -rf _build build *.egg-info .pytest_cache .ruff_cache

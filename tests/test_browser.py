@@ -8,10 +8,15 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+
+import web_check
 
 HTML = Path(__file__).resolve().parent.parent / "_build" / "html"
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -35,6 +40,11 @@ CODE = """
 const cells = [...document.querySelectorAll("article .cell_input pre")];
 for (const fold of document.querySelectorAll("article details")) fold.open = true;
 return cells.filter((pre) => pre.scrollWidth > pre.clientWidth + 2).map((pre) => pre.textContent.slice(0, 60));
+"""
+FORMULAS = """
+const missed = [...document.querySelectorAll(".math")].filter((box) => !box.querySelector(".katex"));
+const refused = [...document.querySelectorAll(".katex-error")];
+return [...missed, ...refused].map((box) => box.textContent.slice(0, 60));
 """
 ERRORS = "return window.vaecmErrors;"
 
@@ -76,3 +86,19 @@ def test_no_code_scrolls_sideways_on_a_laptop(page):
 
 def test_no_script_fails():
     assert ask("notebooks/02_pipeline.html", ERRORS, 1280) == []
+
+
+@pytest.mark.parametrize("page", ["notebooks/05_vae.html", "book/notation.html"])
+def test_every_formula_is_drawn(page):
+    assert ask(page, FORMULAS, 1280) == []
+
+
+def test_no_link_is_dead():
+    assert {page: dead for page, dead in web_check.dead_links(HTML).items() if dead} == {}
+
+
+def test_a_page_passes_the_whole_check():
+    pytest.importorskip("playwright", reason="the extra `web` is not installed: make web-check")
+    found = web_check.measure(HTML, ["book/how_to_use.html"])
+    assert web_check.details(found) == []
+    assert not any(map(web_check.is_wrong, found.values()))

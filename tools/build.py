@@ -31,10 +31,12 @@ import nbformat
 import yaml
 from nbclient import NotebookClient
 from polish import polish
-
-from vaecm.datasets import at_hand, data_folders
+from reference import pages as reference_pages
+from reference import table_of_contents
 
 from vaecm.book import quiz
+from vaecm.datasets import at_hand, data_folders
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 SOURCE = BUILD / "source"
@@ -205,8 +207,6 @@ def sized(notebook):
     return notebook
 
 
-def copy_sources(notebooks):
-    """Make `_build/source` hold exactly the book's sources, touching only what changed."""
 def with_quiz(notebook, chapter):
     """The notebook with the quiz of its chapter, if it has one, before the exercises; a copy where it is put in."""
     at = [i for i, cell in enumerate(notebook.cells) if re.search(r"(?m)^## Exercises", cell.source)]
@@ -232,16 +232,24 @@ def with_quiz(notebook, chapter):
     return made
 
 
+def copy_sources(notebooks):
+    """Make `_build/source` hold exactly the book's sources, touching only what changed."""
     wanted = {}
     for name in ("_config.yml", "_toc.yml"):
         wanted[SOURCE / name] = ROOT / name
     for path in sorted((ROOT / "book").rglob("*")):
         if path.is_file():
             wanted[SOURCE / path.relative_to(ROOT)] = path
+    reference = reference_pages(ROOT / "book" / "api.md")
+    texts = {SOURCE / "book" / name: text for name, text in reference.items()}
+    texts[SOURCE / "_toc.yml"] = table_of_contents(read_utf8(ROOT / "_toc.yml"), list(reference))
+    wanted = {target: origin for target, origin in wanted.items() if target not in texts}
     written = {SOURCE / path.relative_to(ROOT): notebook for path, notebook in notebooks.items()}
     for path in sorted(SOURCE.rglob("*")):
-        if path.is_file() and path not in wanted and path not in written:
+        if path.is_file() and path not in wanted and path not in written and path not in texts:
             path.unlink()
+    for target, text in texts.items():
+        write_whole(target, text)
     for target, origin in wanted.items():
         content = origin.read_bytes()
         if not target.exists() or target.read_bytes() != content:

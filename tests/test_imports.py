@@ -16,9 +16,10 @@ PATHS = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in PATHS.items()}
 # The package's modules: each needs those before it at most.
 CORE = (
-    "schema", "options", "serving", "io", "export", "market", "timeline", "history", "items", "features", "losses", "training",
+    "schema", "options", "serving", "io", "export", "market", "timeline", "history", "items", "features",
+    "losses", "training",
     "experts", "vae", "latents", "effects", "splits", "predictor", "creatives", "simulate", "cleaning",
-    "metrics", "baselines", "tuning", "explain", "datasets", "decide", "parallel", "scale",
+    "metrics", "baselines", "tuning", "explain", "datasets", "decide", "compress", "parallel", "scale",
 )  # fmt: skip
 LEAVES = {
     "schema", "options", "timeline", "losses", "creatives",

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -175,7 +176,10 @@ def litert(
         autograph=False,
     )
     made = archive.serve.get_concrete_function(**told)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # of an interpreter that TensorFlow will give up, and its converter still uses
         tf.saved_model.save(archive, folder, signatures={"serving_default": made})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if form != "float":
@@ -258,9 +262,3 @@ def write(folder: str | Path, format: str, network: bytes, settings: Mapping, ar
         (path / f"network{SUFFIXES[format]}").write_bytes(network)
         (path / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
         np.savez_compressed(path / ARRAYS, **arrays)
-
-
-def files(folder: str | Path) -> Iterator[tuple[str, int]]:
-    """Names and bytes of the files of a folder, the largest first."""
-    found = [(path.name, path.stat().st_size) for path in Path(folder).iterdir() if path.is_file()]
-    yield from sorted(found, key=lambda entry: -entry[1])

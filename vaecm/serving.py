@@ -130,10 +130,12 @@ _KINDS = {"number": _number, "age": _age, "clock": _clock, "class": _class, "vec
 
 def width(column: Mapping) -> int:
     """Numbers that a column becomes in `encode`."""
+    if column["kind"] == "class":
+        return len(column["levels"])
     return (
-        {"number": 2, "age": 2, "clock": 4}.get(column["kind"])
-        or column.get("size", -1) + 1
-        or len(column["levels"])
+        column["size"] + 1
+        if column["kind"] == "vector"
+        else {"number": 2, "age": 2, "clock": 4}[column["kind"]]
     )
 
 

@@ -39,6 +39,17 @@ TITLES = {
 }  # fmt: skip
 
 
+EACH = {"ctr_log_loss_share": "share of the way in clicks", "ctr_ece": "calibration error of clicks"}
+WORDS = {
+    "epochs_needed": "epochs needed", "share_of_wall_time": "share of the clock time",
+    "share_of_cpu_time": "share of the processor time", "target": "target, nats",
+    "latent_dim": "latent dimensions", "negative_elbo": "negative ELBO, nats",
+    "importance_weighted": "negative importance-weighted bound, nats", "kl": "KL term, nats", "active_units": "active units",
+    "probe": "accuracy of a linear probe on z", "pca": "the same on principal components",
+    "cpu_seconds": "processor seconds", "test_loss": "test loss, nats", "standard_error": "standard error",
+    "auc": "AUC", "average_precision": "average precision", "log_loss": "log-loss",
+}  # fmt: skip
+
 OTHERS = r"^without |, |^whole$|^networks alone$"  # rows that have a table of their own
 COST = (
     "Seconds to fit, and to predict the test part, the making of tables included; peak memory of the process, with what "
@@ -84,7 +95,8 @@ def protocol(result):
             yield f"{world}. {COST}", cost[~cost.index.str.contains(OTHERS)].rename(columns=TITLES)
     each = tables.seeds_table(rows)
     if len(each):
-        yield "The whole model on each market alone, all impressions and new contents (cold).", each
+        words = "The whole model on each market alone: all impressions, and contents that training did not show (new). "
+        yield words + "The share of the way is that from the best rival to the truth.", _each(each)
     for part, words in PARTS.items():
         grid = tables.grid(rows, part)
         if len(grid):
@@ -106,6 +118,13 @@ def protocol(result):
             for k, v in result["tuned"].items()
         }
         yield "Settings that were found on another market (seed 11).", pd.DataFrame(found).T
+
+
+def _each(table):
+    """The table of single markets with plain words at its head."""
+    parts = [column.split(", ") for column in table]
+    names = [f"{EACH.get(m, TITLES.get(m, m))}, {'new' if part == 'cold' else part}" for m, part in parts]
+    return table.round(4).set_axis(names, axis=1).rename_axis("market (its seed)")
 
 
 def _settings(settings):
@@ -217,7 +236,7 @@ COMMANDS = {
 
 def markdown(table):
     """A table of Markdown."""
-    head = [table.index.name or "", *map(str, table.columns)]
+    head = [WORDS.get(name, name) for name in (table.index.name or "", *map(str, table.columns))]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, row in zip(table.index, table.to_numpy(object), strict=True):
         lines.append("| " + " | ".join(_text(value) for value in (name, *row)) + " |")

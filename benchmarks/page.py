@@ -44,8 +44,8 @@ WORDS = {
     "epochs_needed": "epochs needed", "share_of_wall_time": "share of the clock time",
     "share_of_cpu_time": "share of the processor time", "target": "target, nats",
     "latent_dim": "latent dimensions", "negative_elbo": "negative ELBO, nats",
-    "importance_weighted": "negative importance-weighted bound, nats", "kl": "KL term, nats", "active_units": "active units",
-    "probe": "accuracy of a linear probe on z", "pca": "the same on principal components",
+    "importance_weighted": "negative importance-weighted bound, nats", "kl": "KL term, nats",
+    "active_units": "active units", "probe": "accuracy of a linear probe on z", "pca": "the same on principal components",
     "cpu_seconds": "processor seconds", "test_loss": "test loss, nats", "standard_error": "standard error",
     "auc": "AUC", "average_precision": "average precision", "log_loss": "log-loss",
 }  # fmt: skip

@@ -14,8 +14,10 @@ import copy
 import gzip
 import io
 import json
+import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -212,7 +214,9 @@ class Compiled:
 def keras_int8(network: EffectNetwork, sizes: Mapping[str, int]) -> EffectNetwork:
     """A network whose dense layers hold whole numbers from -127 to 127, by Keras itself."""
     made = twin(network, sizes)
-    made.quantize("int8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dropout, which has no weights
+        made.quantize("int8")
     return made
 
 
@@ -220,11 +224,15 @@ def onnx_int8(content: bytes) -> bytes:
     """An ONNX file with its weights in 8 bits; what runs between the layers is scaled as it comes (dynamic)."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        source.write_bytes(content)
-        quantize_dynamic(source, target, weight_type=QuantType.QInt8)
-        return target.read_bytes()
+    logging.disable(logging.WARNING)  # it advises a step for pictures' networks
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+            source.write_bytes(content)
+            quantize_dynamic(source, target, weight_type=QuantType.QInt8)
+            return target.read_bytes()
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def onnx_network(network: EffectNetwork, sizes: Mapping[str, int], int8: bool = False) -> Compiled:

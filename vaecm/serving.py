@@ -229,7 +229,7 @@ class Served:
         Parameters
         ----------
         rows : dict
-            Of a student: plain columns by name, as `encode` reads them; ``content.content_id`` finds the exported vectors.
+            Of a student: plain columns by name, see `encode`; ``content.content_id`` finds the exported vectors.
             Of a predictor: the arrays of `vaecm.predictor.network_inputs`.
         """
         if self.settings["kind"] == "student":
@@ -308,8 +308,12 @@ def session(content: bytes, suffix: str) -> Callable[[Mapping[str, np.ndarray]],
         found = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         names = [item.name for item in found.get_inputs()]
         return lambda inputs: found.run(None, {name: inputs[name] for name in names})[0]
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    runner = Interpreter(model_content=content, num_threads=1).get_signature_runner()
+    plain = (
+        OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    )  # a delegate gains nothing here, and writes to stderr
+    made = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=plain)
+    runner = made.get_signature_runner()
     names = list(runner.get_input_details())
     return lambda inputs: next(iter(runner(**{name: inputs[name] for name in names}).values()))

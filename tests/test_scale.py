@@ -1,10 +1,12 @@
 """A market in parts: prediction of the parts is that of the whole; a fit does not depend on who does the work; costs."""
 
 import importlib.util
+import json
 import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,8 +15,10 @@ from fits import TINY, clear_log, fitted, parts
 
 import vaecm
 from vaecm import parallel, scale
+from vaecm.book import scaling
 from vaecm.history import seconds
 
+LIGHT = replace(TINY, trees=False, linear=False)
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 
@@ -174,7 +178,7 @@ def weights_of(predictor):
 @pytest.fixture(scope="module")
 def alone(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    return folder, scale.fit(dataset, folder, TINY, seed=1, workers=0)
+    return folder, scale.fit(dataset, folder, LIGHT, seed=1, workers=0)
 
 
 def test_a_fit_in_parts_predicts_and_can_be_loaded(alone, dataset):
@@ -209,7 +213,7 @@ def test_prepared_rows_are_what_the_whole_market_gives(alone, dataset):
 
 
 def test_a_sample_of_users_is_enough_to_start(dataset, tmp_path):
-    predictor = scale.fit(dataset, tmp_path, TINY, workers=0, sample=3)
+    predictor = scale.fit(dataset, tmp_path, LIGHT, workers=0, sample=3)
     assert (
         len(parallel.Rows(sorted((tmp_path / "arrays").glob("part-*")))) > 1.4 * predictor.state["counts"][1]
     )
@@ -218,7 +222,7 @@ def test_a_sample_of_users_is_enough_to_start(dataset, tmp_path):
 
 def test_a_folder_of_another_fit_is_refused(alone, dataset):
     with pytest.raises(ValueError, match="holds a run of"):
-        scale.fit(dataset, alone[0], TINY, seed=2, workers=0)
+        scale.fit(dataset, alone[0], LIGHT, seed=2, workers=0)
 
 
 @needs_ray
@@ -231,7 +235,7 @@ def test_two_workers_of_which_one_is_killed_fit_what_one_does(ray, alone, datase
             os.kill(processes[1], signal.SIGKILL)
             time.sleep(0.5)
 
-    found = scale.fit(dataset, tmp_path, TINY, seed=1, workers=2, every=2, callback=kill)
+    found = scale.fit(dataset, tmp_path, LIGHT, seed=1, workers=2, every=2, callback=kill)
     assert killed
     for one, two in zip(weights_of(alone[1]), weights_of(found), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
@@ -262,7 +266,8 @@ def test_optimizers_are_those_of_a_fit_in_memory(kind):
         train_network(model, part, part, 2, 10, 2e-3, 1e-4)
         mine, steps = scale.adamw(2e-3, 1e-4, 2 * 6), 12
     theirs = model.optimizer.get_config()
-    for name in ("name", "weight_decay", "clipnorm", "beta_1", "beta_2", "epsilon"):
+    assert type(mine) is type(model.optimizer)
+    for name in ("weight_decay", "clipnorm", "beta_1", "beta_2", "epsilon"):
         assert mine.get_config()[name] == theirs[name]
     rates = [[float(o._learning_rate(k)) for k in range(steps)] for o in (mine, model.optimizer)]
     np.testing.assert_allclose(*rates, rtol=1e-6)
@@ -324,3 +329,29 @@ def test_interval_between_checkpoints_is_the_best_one():
 def test_bad_costs_are_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+# --- what the chapter shows
+
+
+def test_a_power_law_is_found_again():
+    n = np.array([1e4, 1e5, 1e6])
+    law = scaling.power_law(n, 3e-4 * n**0.8)
+    assert law.b == pytest.approx(0.8)
+    assert law(1e7) == pytest.approx(3e-4 * 1e7**0.8)
+
+
+def test_a_day_by_hand():
+    plan = scaling.day(1e6, lambda n: 3.6 * n, lambda n: 0.01 * n, 200.0, days=10, sample=0.1, peak=1.0)
+    assert plan.tolist() == pytest.approx([2e-3, 1e6, 1_000, 10_000 / 3_600, 2.5e7 * 0.01 / 86_400])
+
+
+def test_the_chapter_shows_what_the_benchmark_stored():
+    file = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "growth.json"
+    runs = [run for run in json.loads(file.read_text())["runs"] if run["stage"] == "vaecm"]
+    stored = [
+        [run["impressions"], *(run["steps"][step]["processor_seconds"] for step in scaling.MEASURED.columns[1:4]),
+         run["peak_gib"]]
+        for run in runs
+    ]  # fmt: skip
+    np.testing.assert_allclose(scaling.MEASURED.to_numpy(), stored)

@@ -30,7 +30,7 @@ from vaecm.options import refuse, whole_problems
 
 DRAWS = 1_000  # random numbers are drawn anew in each step and share; no layer draws as often within one
 STORE = 200 * 2**20  # bytes of memory that Ray's processes on this machine share
-PATIENCE = 120  # seconds that a worker may take to come back
+PATIENCE = 300  # seconds that a worker may take to come back
 
 
 # --- workers --------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ What it costs: `Machine`, `cost`, `checkpoint_interval`.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import sys
@@ -243,7 +244,7 @@ def each_part(
     made = {"predictor": digest(paths[0]), "dataset": digest(paths[1]), "work": work.__name__, "since": since,
             "until": until}  # fmt: skip
     place.mkdir(parents=True, exist_ok=True)
-    agree(place / "run.json", made)
+    agree(place / "_run.json", made)  # which readers of a folder of Parquet skip
     todo = [k for k in range(n) if not list(place.glob(f"part-{k:05d}*"))]
     arguments = dict(zip(("predictor", "dataset", "out"), paths, strict=True))
     arguments |= {"work": work, "since": since, "until": until}
@@ -255,6 +256,7 @@ def each_part(
     else:
         with cluster(workers) as ray:
             ray.data.DataContext.get_current().enable_progress_bars = False
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
             data = ray.data.from_items([{"part": k} for k in todo], override_num_blocks=len(todo))
             data = data.map_batches(PartWorker, fn_constructor_kwargs=arguments, batch_size=1, num_cpus=1,
                                     compute=ray.data.ActorPoolStrategy(size=min(workers, len(todo))))  # fmt: skip

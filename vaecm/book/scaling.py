@@ -1,0 +1,124 @@
+"""What the chapter on scale needs beside `vaecm.scale`: the measured curve, a kill at a step, and a plan on paper."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pandas as pd
+
+# What `python -m benchmarks.growth` stored: impressions, processor seconds of each step, and the peak in GiB.
+MEASURED = pd.DataFrame(
+    [
+        (30_000, 2.45, 160.34, 2.57, 1.48),
+        (100_000, 3.13, 238.79, 8.11, 2.01),
+    ],
+    columns=["impressions", "simulate", "fit", "predict", "peak_gib"],
+)
+
+
+class Law(NamedTuple):
+    r"""A power law :math:`y=a\,n^b`."""
+
+    a: float
+    b: float
+
+    def __call__(self, n: float) -> float:
+        return float(self.a * n**self.b)
+
+
+def power_law(n: np.ndarray, y: np.ndarray) -> Law:
+    """The line of least squares through some points on two logarithmic axes.
+
+    Examples
+    --------
+    >>> law = power_law(np.array([10, 1_000]), np.array([2.0, 200.0]))
+    >>> round(law.b, 3), round(law(100), 3)
+    (1.0, 20.0)
+    """
+    b, a = np.polyfit(np.log(n), np.log(y), 1)
+    return Law(float(np.exp(a)), float(b))
+
+
+def fresh(network: keras.Model, rows: dict[str, np.ndarray]) -> keras.Model:
+    """An untrained network with the options of another, built for such rows."""
+    made = type(network)(**network.get_config())
+    made({name: array[:1] for name, array in rows.items()})
+    return made
+
+
+def largest_gap(one: keras.Model, other: keras.Model) -> float:
+    """The largest difference between two models' weights."""
+    pairs = zip(one.get_weights(), other.get_weights(), strict=True)
+    return max(float(np.abs(a - b).max()) for a, b in pairs)
+
+
+class Diary:
+    """A callback of `vaecm.parallel.train`: notes the time of each step, and kills a worker once after a step.
+
+    Examples
+    --------
+    >>> diary = Diary()
+    >>> diary(1, [os.getpid()])
+    >>> diary.steps
+    [1]
+    """
+
+    def __init__(self, kill_at: int | None = None):
+        self.kill_at, self.steps, self.times, self.killed = kill_at, [], [], []
+
+    def __call__(self, step: int, processes: list[int]) -> None:
+        self.steps.append(step)
+        self.times.append(time.perf_counter())
+        if step == self.kill_at and not self.killed and processes[-1] != os.getpid():
+            self.killed.append(processes[-1])
+            os.kill(processes[-1], signal.SIGKILL)
+
+    def rows_per_second(self, batch_size: int, warm: int = 10) -> float:
+        """Rows a second after some steps in which functions are traced."""
+        times = self.times[warm:]
+        return batch_size * (len(times) - 1) / (times[-1] - times[0])
+
+
+def day(
+    impressions: float, fit: Callable[[float], float], predict: Callable[[float], float], bytes_per_row: float,
+    days: int = 90, sample: float = 0.01, candidates: int = 100, slate: int = 4, peak: float = 2.0,
+) -> pd.Series:  # fmt: skip
+    """A plan on paper: what so many impressions a day ask for.
+
+    Parameters
+    ----------
+    impressions : float
+        A day.
+    fit, predict : callable
+        Processor seconds by number of impressions.
+    bytes_per_row : float
+        Of an impression on disk, its share of the events included.
+    days : int
+        That are kept, and from which the sample is drawn.
+    sample : float
+        Share of the users that a fit holds.
+    candidates, slate : int
+        Items that are scored for a request, and that it shows.
+    peak : float
+        Busiest second against the mean one.
+
+    Returns
+    -------
+    Series
+        kept, TB; rows in a fit; core hours of a fit; core hours of scoring each impression once; and cores for scoring
+        all candidates live.
+    """
+    rows = impressions * days * sample
+    per_row = predict(1e6) / 1e6
+    live = impressions / slate * candidates * per_row / 86_400 * peak
+    return pd.Series({
+        "kept on disk, TB": impressions * days * bytes_per_row / 1e12,
+        "rows in a fit": rows,
+        "core hours of a fit": fit(rows) / 3_600,
+        "core hours to score each impression once": impressions * per_row / 3_600,
+        "cores to score all candidates live": live,
+    })  # fmt: skip

@@ -84,6 +84,13 @@ def test_a_title_fits_and_says_nothing_twice(title, kept):
     assert f"<title>{kept}</title>" in polished(f"<title>{title}</title>")
 
 
+def test_what_the_theme_leaves_without_a_name_gets_one():
+    for old, new in polish.REPAIRS.items():
+        page = polished(f"<title>A</title>{old}")
+        assert new in page
+        assert polished(page) == page
+
+
 def test_twice_changes_nothing_more():
     assert polished(polished()) == polished()
 

@@ -105,9 +105,8 @@ def polished(page: str, name: str, address: str) -> str:
     first, *others = VIEWPORT.findall(page) or [""]
     if others:
         page = VIEWPORT.sub("", page).replace("<title>", first.rstrip() + "\n    <title>", 1)
-    page = page.replace(
-        '<dialog id="pst-search-dialog">', '<dialog id="pst-search-dialog" aria-label="Search">'
-    )
+    for old, new in REPAIRS.items():
+        page = page.replace(old, new)
     page = re.sub(
         r"(<article.*?)(?=</article>)", lambda found: lazy(found[1]), page, count=1, flags=re.DOTALL
     )

@@ -23,7 +23,7 @@ from vaecm.predictor import network_inputs, targets
 
 IMPRESSIONS, PART = 20_000, 50_000  # of the market that is repeated; of a part
 STEPS, WARM, EVERY, KILLED = 150, 30, 50, 120
-SMALL = {"vae_steps": 60, "epochs": 1, "ensemble": 1}
+SMALL = {"vae_steps": 20, "epochs": 1, "ensemble": 1, "trees": False}
 
 
 def repeated(market, until, times):
@@ -110,14 +110,15 @@ def main():
         predictor.fit(train, validation=valid, verbose=False)
         predictor.save(folder / "predictor")
         found = {"settings": {"impressions": IMPRESSIONS, "part": PART, "model": SMALL, "note": args.note}}
-        found["training"] = training(predictor, train, folder)
         found["predictions"] = predictions(predictor, market, sorted(args.rows), folder)
         facts = vaecm.Market(test.users, test.contents, test.impressions, events=test.events)
         scale.write_parts(facts, folder / "facts", 2)
         tables = scale.facts_since(folder / "facts", predictor.state["until"])
         size = sum(table.memory_usage(deep=True).sum() for table in tables.values())
         found["bytes_of_a_fact"] = round(float(size / max(1, sum(map(len, tables.values())))), 1)
-    write("scale", found)
+        write("scale", found)
+        found["training"] = training(predictor, train, folder)
+        write("scale", found)
 
 
 if __name__ == "__main__":

@@ -334,16 +334,17 @@ def test_bad_costs_are_named(call, words):
 # --- what the chapter shows
 
 
-def test_a_power_law_is_found_again():
+def test_laws_of_cost_are_found_again():
     n = np.array([1e4, 1e5, 1e6])
-    law = scaling.power_law(n, 3e-4 * n**0.8)
-    assert law.b == pytest.approx(0.8)
-    assert law(1e7) == pytest.approx(3e-4 * 1e7**0.8)
+    found = scaling.power(n, 3e-4 * n**0.8)
+    assert found == pytest.approx((3e-4, 0.8))
+    assert scaling.line(n, 7 + 2e-3 * n)(1e7) == pytest.approx(7 + 2e4)
 
 
 def test_a_day_by_hand():
-    plan = scaling.day(1e6, lambda n: 3.6 * n, lambda n: 0.01 * n, 200.0, days=10, sample=0.1, peak=1.0)
-    assert plan.tolist() == pytest.approx([2e-3, 1e6, 1_000, 10_000 / 3_600, 2.5e7 * 0.01 / 86_400])
+    costs = lambda n: 3.6 * n, lambda n: 0.01 * n, lambda n: 1e-6 * n
+    plan = scaling.day(1e6, *costs, 200.0, days=10, sample=0.1, peak=1.0)
+    assert plan.tolist() == pytest.approx([2e-3, 1e6, 1.0, 1_000, 10_000 / 3_600, 2.5e7 * 0.01 / 86_400])
 
 
 def test_the_chapter_shows_what_the_benchmark_stored():
@@ -355,3 +356,6 @@ def test_the_chapter_shows_what_the_benchmark_stored():
         for run in runs
     ]  # fmt: skip
     np.testing.assert_allclose(scaling.MEASURED.to_numpy(), stored)
+    speed = json.loads((file.parent / "speed.json").read_text())
+    assert scaling.CHECK["impressions"] == speed["settings"]["impressions"]
+    assert scaling.CHECK["peak_gib"] == speed["stages"]["vaecm"]["peak_gib"]

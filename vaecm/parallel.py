@@ -40,7 +40,8 @@ PATIENCE = 300  # seconds that a worker may take to come back
 def cluster(workers: int) -> Iterator[Any]:
     """Ray with one processor for each worker, unless it runs already; what was started here is stopped here.
 
-    It listens on this machine alone, shows no dashboard and reports nothing to anybody.
+    It shows no dashboard and reports nothing to anybody, but its ports can be reached from the network that this machine
+    is in, as always with Ray: use it where you trust that network.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault(
@@ -56,8 +57,7 @@ def cluster(workers: int) -> Iterator[Any]:
         return
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
     one = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    ray.init("local", num_cpus=workers, object_store_memory=STORE, runtime_env={"env_vars": one},
-             _node_ip_address="127.0.0.1", **quiet)  # fmt: skip
+    ray.init("local", num_cpus=workers, object_store_memory=STORE, runtime_env={"env_vars": one}, **quiet)
     try:
         yield ray
     finally:

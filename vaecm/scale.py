@@ -16,6 +16,7 @@ import os
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -254,9 +255,11 @@ def each_part(
         worker = PartWorker(**arguments)
         rows = [{name: values[0] for name, values in worker({"part": [k]}).items()} for k in todo]
     else:
-        with cluster(workers) as ray:
+        with cluster(workers) as ray, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Ray's, about its own options
             ray.data.DataContext.get_current().enable_progress_bars = False
-            logging.getLogger("ray.data").setLevel(logging.ERROR)
+            for name in ("ray", "ray.data"):
+                logging.getLogger(name).setLevel(logging.ERROR)
             data = ray.data.from_items([{"part": k} for k in todo], override_num_blocks=len(todo))
             data = data.map_batches(PartWorker, fn_constructor_kwargs=arguments, batch_size=1, num_cpus=1,
                                     compute=ray.data.ActorPoolStrategy(size=min(workers, len(todo))))  # fmt: skip
@@ -485,8 +488,9 @@ def _represent(market, validation, config, seed, run):
     found = Representation.learn(market, validation, replace(config, vae_steps=0), seed)
     if not config.vae_steps:
         return found
-    inputs = found.content_inputs(market, np.flatnonzero(known_contents(market)))
-    run.train_vae("contents", found.content_vae, inputs, config.vae_steps, seed)
+    found.learn_contents(
+        market, seed, lambda vae, inputs: run.train_vae("contents", vae, inputs, config.vae_steps, seed)
+    )
     past = found.events[found.events["time"] <= seconds(market.impressions["time"]).max()].reset_index(
         drop=True
     )

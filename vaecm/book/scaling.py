@@ -20,27 +20,53 @@ MEASURED = pd.DataFrame(
 )
 
 
-class Law(NamedTuple):
-    r"""A power law :math:`y=a\,n^b`."""
+CHECK = {"impressions": 200_000, "peak_gib": 2.73}  # stored by `python -m benchmarks.speed`
 
-    a: float
-    b: float
+
+class Line(NamedTuple):
+    r"""A fixed cost and a cost by row, :math:`y=a+b\,n`."""
+
+    fixed: float
+    by_row: float
 
     def __call__(self, n: float) -> float:
-        return float(self.a * n**self.b)
+        return float(self.fixed + self.by_row * n)
 
 
-def power_law(n: np.ndarray, y: np.ndarray) -> Law:
+class Power(NamedTuple):
+    r"""A power law, :math:`y=a\,n^b`."""
+
+    factor: float
+    power: float
+
+    def __call__(self, n: float) -> float:
+        return float(self.factor * n**self.power)
+
+
+def line(n: np.ndarray, y: np.ndarray) -> Line:
+    """The line of least squares through some points.
+
+    Examples
+    --------
+    >>> found = line(np.array([10, 1_000]), np.array([12.0, 210.0]))
+    >>> round(found.fixed, 3), round(found.by_row, 3)
+    (10.0, 0.2)
+    """
+    by_row, fixed = np.polyfit(n, y, 1)
+    return Line(float(fixed), float(by_row))
+
+
+def power(n: np.ndarray, y: np.ndarray) -> Power:
     """The line of least squares through some points on two logarithmic axes.
 
     Examples
     --------
-    >>> law = power_law(np.array([10, 1_000]), np.array([2.0, 200.0]))
-    >>> round(law.b, 3), round(law(100), 3)
+    >>> found = power(np.array([10, 1_000]), np.array([2.0, 200.0]))
+    >>> round(found.power, 3), round(found(100), 3)
     (1.0, 20.0)
     """
-    b, a = np.polyfit(np.log(n), np.log(y), 1)
-    return Law(float(np.exp(a)), float(b))
+    slope, factor = np.polyfit(np.log(n), np.log(y), 1)
+    return Power(float(np.exp(factor)), float(slope))
 
 
 def fresh(network: keras.Model, rows: dict[str, np.ndarray]) -> keras.Model:
@@ -84,8 +110,9 @@ class Diary:
 
 
 def day(
-    impressions: float, fit: Callable[[float], float], predict: Callable[[float], float], bytes_per_row: float,
-    days: int = 90, sample: float = 0.01, candidates: int = 100, slate: int = 4, peak: float = 2.0,
+    impressions: float, fit: Callable[[float], float], predict: Callable[[float], float],
+    memory: Callable[[float], float], bytes_per_row: float, days: int = 90, sample: float = 0.0005,
+    candidates: int = 100, slate: int = 4, peak: float = 2.0,
 ) -> pd.Series:  # fmt: skip
     """A plan on paper: what so many impressions a day ask for.
 
@@ -93,8 +120,8 @@ def day(
     ----------
     impressions : float
         A day.
-    fit, predict : callable
-        Processor seconds by number of impressions.
+    fit, predict, memory : callable
+        Processor seconds, and GiB that a fit holds, by number of impressions.
     bytes_per_row : float
         Of an impression on disk, its share of the events included.
     days : int
@@ -109,8 +136,8 @@ def day(
     Returns
     -------
     Series
-        kept, TB; rows in a fit; core hours of a fit; core hours of scoring each impression once; and cores for scoring
-        all candidates live.
+        TB that are kept; rows in a fit; GiB and core hours of a fit; core hours of scoring each impression once; and
+        cores for scoring all candidates live.
     """
     rows = impressions * days * sample
     per_row = predict(1e6) / 1e6
@@ -118,6 +145,7 @@ def day(
     return pd.Series({
         "kept on disk, TB": impressions * days * bytes_per_row / 1e12,
         "rows in a fit": rows,
+        "GiB to hold them": memory(rows),
         "core hours of a fit": fit(rows) / 3_600,
         "core hours to score each impression once": impressions * per_row / 3_600,
         "cores to score all candidates live": live,

@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
+.PHONY: student solutions instructor grade check-exercises project grade-project
 .PHONY: help book html notebooks test bench gates protocol lint format set-repository colab-check web-check clean
 
 help:
@@ -17,6 +18,12 @@ help:
 	@echo "make lint            check style; make format repairs it"
 	@echo "make colab-check     try the package and two chapters on Colab's versions"
 	@echo "make web-check       open every page of the built book in Chromium: links, weight, keyboard, axe"
+	@echo "make student         a course's edition with blank exercises; make solutions: with answers (OUT=folder)"
+	@echo "make instructor SEED=...  with notes, keys and the hidden tests of your seed"
+	@echo "make grade SUBMISSIONS=folder SEED=...  mark filled notebooks, into OUT=marks.csv"
+	@echo "make check-exercises execute the chapters: each solution must pass its tests, each blank stub fail"
+	@echo "make project SEED=...  a market whose truth you alone know, with a brief (STUDENT=name: one for each)"
+	@echo "make grade-project SUBMISSION=folder SEED=...  predictions and decision against the truth"
 	@echo "make set-repository URL=https://github.com/owner/name"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -81,3 +88,21 @@ web-check: $(STAMP)
 clean:
 	rm -rf _build build *.egg-info .pytest_cache .ruff_cache
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print0 | xargs -0 rm -rf
+
+student solutions: $(STAMP)
+	@$(PY) tools/editions.py $@ $(if $(OUT),--out "$(OUT)")
+
+instructor: $(STAMP)
+	@$(PY) tools/editions.py instructor $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)")
+
+grade: $(STAMP)
+	@$(PY) tools/grade.py "$(SUBMISSIONS)" --seed $(SEED) $(if $(OUT),--out "$(OUT)")
+
+check-exercises: $(STAMP)
+	@$(PY) tools/editions.py check $(CHAPTERS)
+
+project: $(STAMP)
+	@$(PY) tools/project.py make --seed $(SEED) $(if $(STUDENT),--student "$(STUDENT)") $(if $(OUT),--out "$(OUT)")
+
+grade-project: $(STAMP)
+	@$(PY) tools/project.py grade --seed $(SEED) --submission "$(SUBMISSION)" $(if $(STUDENT),--student "$(STUDENT)")

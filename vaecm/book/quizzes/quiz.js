@@ -9,7 +9,8 @@ window.vaecmQuiz = window.vaecmQuiz || ((quiz) => {
     const right = hash(`${quiz.chapter}/${n}/${event.target.value}`) === quiz.keys[n];
     const said = box.querySelector(".why");
     tries[n].push(right);
-    said.innerHTML = right ? `<b>\u2713 Right.</b> ${reason(quiz.reasons[n])}` : "<b>\u2717 No.</b> Read again, and choose another.";
+    const told = right || tries[n].length > 1 ? reason(quiz.reasons[n]) : "Read again, and choose another.";
+    said.innerHTML = `<b>${right ? "\u2713 Right." : "\u2717 No."}</b> ${told}`;
     const done = tries.filter((t) => t.includes(true)).length;
     if (done === boxes.length) {
       const first = tries.filter((t) => t[0]).length;

@@ -1,0 +1,89 @@
+"""The draws of the hidden tests: what each graded function is called with, given a seed.
+
+The public repository holds how arguments are drawn, and the reference solutions in the chapters; with a seed that the
+teacher alone knows nobody can write the answers down beforehand.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+
+CASES = 5
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a graded exercise is worth, how the arguments of its function are drawn, and how exact an answer must be."""
+
+    points: int
+    draw: Callable[[np.random.Generator], tuple]
+    rtol: float = 1e-6
+
+
+def cases(key, seed, count=CASES):
+    """The arguments of the hidden tests of one exercise: a list of tuples of numbers and arrays."""
+    rng = np.random.default_rng([seed, crc32(key.encode())])
+    return [QUESTIONS[key].draw(rng) for _ in range(count)]
+
+
+def rates(rng, n, low=0.01, high=0.5):
+    return rng.uniform(low, high, size=n).round(4)
+
+
+def flips(rng, n, p=0.4):
+    return (rng.random(n) < p).astype(int)
+
+
+def layers(rng):
+    n = rng.integers(2, 6)
+    return rng.integers(1, 8, size=n).tolist(), rng.integers(1, 4, size=n).tolist()
+
+
+def detours(rng):
+    """Streams of three users: searches for presents (from action 1 to action 2) come and go."""
+    turn = rng.random((3, 14)) < 0.3
+    away = np.cumsum(turn, axis=1) % 2 == 1
+    return rng.integers(8, size=(3, 14)), np.where(turn, np.where(away, 1, 2), 0), 1, 2
+
+
+QUESTIONS = {
+    "01.1": Question(1, lambda rng: (int(rng.integers(20, 3_000)), round(rng.uniform(0.8, 0.99), 3))),
+    "01.2": Question(2, lambda rng: (rates(rng, 4), round(rng.uniform(0.02, 0.9), 3))),
+    "01.3": Question(2, lambda rng: (flips(rng, 12), rates(rng, 12))),
+    "01.4": Question(3, lambda rng: (rng.normal(size=(5, 3)).round(3),)),
+    "02.1": Question(1, lambda rng: (rng.integers(30, size=20), rng.integers(40, size=25))),
+    "02.2": Question(2, lambda rng: (flips(rng, 9),)),
+    "03.1": Question(1, layers),
+    "03.3": Question(
+        2,
+        lambda rng: (
+            rng.normal(size=rng.integers(2, 5)).round(2),
+            int(rng.integers(6, 12)),
+            int(rng.integers(1, 4)),
+        ),
+    ),
+    "04.1": Question(1, lambda rng: (round(rng.uniform(0.05, 0.995), 4),)),
+    "04.3": Question(2, lambda rng: (rng.normal(size=6).round(3), round(rng.uniform(0.5, 5), 2))),
+    "04.5": Question(3, detours),
+    "05.1": Question(1, lambda rng: (round(rng.normal(), 3), round(rng.uniform(0.05, 5), 3))),
+    "05.2": Question(2, lambda rng: (rng.normal(rng.uniform(-1500, -900), 3, size=30).round(3),)),
+    "05.3": Question(2, lambda rng: (rng.normal(-900, 2, size=(3, 40)).round(3),)),
+    "06.1": Question(1, lambda rng: (int(rng.integers(100, 50_000)), round(rng.uniform(0.01, 4), 3))),
+    "06.2": Question(
+        3, lambda rng: (round(rng.choice([-1, 1]) * rng.uniform(0.05, 0.45) + 0.5, 3),), rtol=1e-4
+    ),
+    "07.1": Question(
+        1, lambda rng: (round(rng.uniform(0.02, 0.6), 3), rates(rng, rng.integers(2, 5), 0.05, 0.9))
+    ),
+    "07.2": Question(2, lambda rng: (round(rng.uniform(0.7, 4), 3), round(rng.uniform(0.1, 0.9), 3))),
+    "07.3": Question(
+        2, lambda rng: (round(rng.normal(), 3), round(rng.choice([0.5, 1.6]) + rng.uniform(0, 0.3), 3))
+    ),
+    "08.1": Question(1, lambda rng: (rates(rng, 10), rates(rng, 10))),
+    "08.2": Question(2, lambda rng: (flips(rng, 15), rates(rng, 15), round(rng.uniform(0.0, 0.3), 3))),
+    "08.3": Question(
+        3, lambda rng: (rng.normal(0, 3, size=4).round(3), float(rng.choice([-700.0, 1.5, 800.0])))
+    ),
+}

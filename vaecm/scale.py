@@ -65,7 +65,7 @@ def part_of(ids: Any, parts: int) -> np.ndarray:
     Examples
     --------
     >>> part_of(["a", "b", 7, "7"], 4).tolist()
-    [2, 0, 1, 1]
+    [3, 1, 2, 2]
     """
     codes, distinct = pd.factorize(canonical(ids))
     return np.array([crc32(str(name).encode()) % parts for name in distinct])[codes]

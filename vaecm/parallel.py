@@ -11,8 +11,10 @@ Shapes: ``B`` rows, ``K`` shares, ``W`` workers, ``P`` weights of a model.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -48,10 +50,13 @@ def cluster(workers: int) -> Iterator[Any]:
         "RAY_worker_niceness", "0"
     )  # workers are the work; by default all else goes before them
     try:
-        import ray
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of progress bars that a notebook lacks
+            import ray
     except ImportError as error:
         rule = "more than one process needs Ray: pip install 'vaecm[scale]'; workers=0 does without"
         raise ImportError(f"vaecm: {rule}") from error
+    logging.getLogger("ray").setLevel(logging.ERROR)
     if ray.is_initialized():
         yield ray
         return

@@ -2,7 +2,7 @@ r"""Smaller models: pruned, quantised, and distilled into a student that a web s
 
 Pruning and quantisation change the effect networks and leave the way to them as it is. A student replaces all of it: it
 learns the probabilities that the whole predictor gives, and reads only columns of the request, the user and the content;
-beside them, where wanted, vectors of cover, title and sound that were made once, when the content came in.
+beside them, where wanted, what the predictor said of each content beforehand.
 
 Shapes: ``B`` rows, ``C`` contents, ``D`` columns, ``L`` latent dimensions, ``K`` networks, ``G`` groups of columns.
 """
@@ -35,12 +35,13 @@ from vaecm.effects import Batches, Calibration, EffectNetwork, Voters
 from vaecm.export import litert, need, onnx_networks, onnx_small, write
 from vaecm.market import Market
 from vaecm.options import range_problems, refuse, whole_problems
-from vaecm.predictor import EffectPredictor, network_inputs
+from vaecm.predictor import EffectPredictor, effects, network_inputs, outputs
 
 SKIPPED = ("attributes", "item")  # experts whose input a student reads as plain columns, or that nobody reads
 HEADS = (1.0, 0.3, 0.05)  # weights of click, conversion and value in the student's loss
 TEMPLATE = "student.html"
 GROUPS = {  # parts of a student's prediction, and the columns that belong to each
+    "what the teacher expects": ("content.teacher",),
     "cover": ("content.cover",), "title": ("content.title",), "price": ("content.price",),
     "place": ("context.position", "context.device"), "time": ("context.time", "content.published_at"),
     "user": ("user.",), "other attributes": ("content.", "context."),
@@ -484,8 +485,8 @@ def distil(
     market : Market
         Its impressions are asked about; outcomes are not read.
     vectors : bool
-        Whether the student reads what the teacher's encoders say of a content's cover, title and sound. That does not
-        depend on the user or the moment, so that it is made once for each content. What users did before is not read.
+        Whether the student reads what the teacher says of each content beforehand: what its encoders see in cover, title
+        and sound, and the clicks it expects on average. That does not depend on the user or the moment.
     extra : int, optional
         Questions that the log does not hold: other contents, at any position. As many as impressions by default.
     hidden, epochs, seed
@@ -502,8 +503,8 @@ def distil(
     told = content_vectors(predictor, market) if vectors else {}
     columns = plain_columns(predictor, market, told)
     x = np.vstack([serving.encode(columns, plain_rows(columns, part, told)) for part in asked])
-    effects = pd.concat([predictor.predict(part) for part in asked])
-    weights = distil_network(x, effects, hidden, epochs, seed)
+    taught = pd.concat([predictor.predict(part) for part in asked])
+    weights = distil_network(x, taught, hidden, epochs, seed)
     return Student(columns, weights, told, [bool(flag) for flag in predictor.state["has"]])
 
 
@@ -532,7 +533,10 @@ def questions(market: Market, n: int, seed: int = 0) -> Market:
 
 
 def content_vectors(predictor: EffectPredictor, market: Market) -> dict[str, np.ndarray]:
-    """What each encoder says of each content: ``ids`` (C,), then means (C, L) by column, standardised, in float16."""
+    """What can be said of each content beforehand: ``ids`` (C,), then columns by name, standardised, in float16.
+
+    Means of each encoder (C, L), and ``content.teacher`` (C, 1), what `expected_clicks` gives.
+    """
     representation = predictor.representation
     inputs = representation.features.content_inputs(market, np.arange(len(market.contents)))
     found = {"ids": schema.canonical(market.contents["content_id"]).astype(str)}
@@ -547,7 +551,33 @@ def content_vectors(predictor: EffectPredictor, market: Market) -> dict[str, np.
         z = np.vstack(parts)
         mean, sd = np.nanmean(z, axis=0), np.maximum(np.nanstd(z, axis=0), 1e-6)
         found[f"content.{name}"] = np.clip((z - mean) / sd, -6, 6).astype(np.float16)
+    z = expected_clicks(predictor, market)[:, None]
+    found["content.teacher"] = np.clip((z - z.mean()) / max(z.std(), 1e-6), -6, 6).astype(np.float16)
     return found
+
+
+def expected_clicks(predictor: EffectPredictor, market: Market, moments: int = 16) -> np.ndarray:
+    """Mean log-odds of a click that the teacher expects of each content, at position 1: (C,).
+
+    Users are met where they were met last in `market`; contents that came in later, at their first second. That is what a
+    job of every night, and one at each upload, would write beside a content's price.
+    """
+    log, contents = market.impressions, market.contents
+    met = log.drop_duplicates("user_id", keep="last").tail(moments)
+    outcomes = ["clicked", "converted", "converted_at", "sales", "request_id", "propensity"]
+    rows = met.drop(columns=[name for name in outcomes if name in met])
+    rows = rows.iloc[np.tile(np.arange(len(met)), len(contents))].reset_index(drop=True)
+    rows = rows.assign(
+        content_id=contents["content_id"].to_numpy().repeat(len(met)), impression_id=np.arange(len(rows))
+    )
+    rows = rows.assign(**{name: 1 for name in ("position", "exposure") if name in rows})
+    if "published_at" in contents:
+        born = contents["published_at"].to_numpy().repeat(len(met))
+        rows["time"] = np.where(born > rows["time"].to_numpy(), born, rows["time"].to_numpy())
+    asked = replace(market, impressions=rows, log=market.past, truth=None)
+    inputs = network_inputs(predictor.representation, asked, predictor.state)
+    ctr = effects(outputs(predictor.networks, predictor.voters, inputs), predictor.state)["ctr"]
+    return np.log(ctr / (1 - ctr)).reshape(-1, len(met)).mean(axis=1)
 
 
 def plain_columns(

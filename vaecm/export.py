@@ -8,9 +8,12 @@ Shapes: ``B`` rows, ``K`` networks, ``D`` columns.
 from __future__ import annotations
 
 import json
+import os
+import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -189,7 +192,22 @@ def litert(
             converter.representative_dataset = lambda: (
                 {name: np.asarray(sample[name][i : i + 1], np.float32) for name in sizes} for i in rows
             )
-        return converter.convert()
+        with silent():
+            return converter.convert()
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Nothing that compiled code writes to stderr is shown: converters tell of their steps there."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def flat_trees(booster: Any) -> dict[str, np.ndarray]:

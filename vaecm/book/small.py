@@ -99,7 +99,9 @@ def answers(predictor: EffectPredictor, inputs: Mapping[str, np.ndarray], market
     return pd.DataFrame(found, index=pd.Index(market.impressions["impression_id"], name="impression_id"))
 
 
-def graded(asked: Asked, predict: Callable[[str], pd.DataFrame], seed: int = 0) -> dict[str, float]:
+def graded(
+    asked: Asked, predict: Callable[[str], pd.DataFrame], seed: int = 0, cost: float = COST
+) -> dict[str, float]:
     r"""Log-loss, calibration and the regret of both decisions of a model.
 
     .. math:: \text{regret}=V(\text{oracle})-V(\text{model})
@@ -113,13 +115,17 @@ def graded(asked: Asked, predict: Callable[[str], pd.DataFrame], seed: int = 0) 
     predict : callable
         Effects of one of the questions, by its name.
     seed : int
+    cost : float
+        Of a promotion, in yuan per impression.
     """
     table = score(asked.test, predict("test"), n_resamples=1).set_index("metric")["value"]
     found = {name: float(table[name]) for name in METRICS if name in table}
-    return found | regret(asked, predict("feed")["sales"], predict("promotion")["sales"], seed)
+    return found | regret(asked, predict("feed")["sales"], predict("promotion")["sales"], seed, cost)
 
 
-def regret(asked: Asked, feed: np.ndarray, promotion: np.ndarray, seed: int = 0) -> dict[str, float]:
+def regret(
+    asked: Asked, feed: np.ndarray, promotion: np.ndarray, seed: int = 0, cost: float = COST
+) -> dict[str, float]:
     """What is lost against the oracle, in yuan: by a feed, per request, and by a promotion, per 1,000 offered."""
     shown = feeds.feed_values(asked.feed, {"model": np.asarray(feed)}, "yuan", seed=seed)
     put = uplift.promotion_values(
@@ -129,10 +135,10 @@ def regret(asked: Asked, feed: np.ndarray, promotion: np.ndarray, seed: int = 0)
     return {"feed": float(yuan["oracle"] - yuan["model"]), "promotion": float(put["oracle"] - put["model"])}
 
 
-def regret_of_rules(asked: Asked, seed: int = 0) -> pd.DataFrame:
+def regret_of_rules(asked: Asked, seed: int = 0, cost: float = COST) -> pd.DataFrame:
     """The same for deciding by chance, and by clicks so far."""
     shown = feeds.feed_values(asked.feed, {}, "yuan", seed=seed)
-    put = uplift.promotion_values(asked.promotion, {}, MARGIN, COST, seed).mean()
+    put = uplift.promotion_values(asked.promotion, {}, MARGIN, cost, seed).mean()
     yuan = {name: table["yuan"].mean() for name, table in shown.items()}
     names = {"chance": ("random order", "at random"), "clicks so far": ("clicks so far", "clicks so far")}
     rows = {

@@ -15,10 +15,18 @@ from keras import ops
 
 import vaecm
 from vaecm.effects import train_network
-from vaecm.latents import Representation, last_before, mean_items, request_seconds
+from vaecm.latents import Representation, last_before, mean_rows, request_seconds, session_start
 from vaecm.predictor import learn_state, make_network, network_inputs, targets
 
 LENGTH, BATCH = 32, 512
+OWN = (
+    "table",
+    "place",
+    "session",
+    "every",
+    "session_look",
+    "every_look",
+)  # what each impression has of its own
 RATES = {"fine-tuned": (1e-4, 2), "end to end": (1e-3, 3)}  # learning rate, and passes at most
 
 
@@ -54,6 +62,7 @@ def learn(kind, train, validation, seed, representation=None):
         for part, (inputs, y) in zip((train, validation), parts, strict=True)
     ]
     train_jointly(Joint(representation, network), *data, *RATES[kind])
+    representation.learn_contents(train, seed, None)  # what items look like now
     representation.scale = {}
     representation.inputs(train)  # finds the scales anew
     return representation
@@ -97,6 +106,10 @@ class Joint(keras.Model):
         match = [
             ops.mean(a * b, axis=1) for a in (self.histories.wanted(*means), *means) for b in (told, best)
         ]
+        L = z.shape[1]
+        for name in ("session_look", "every_look"):
+            for a, b in ((x[name][:, :L], z), (x[name][:, L:], x["summary"])):
+                match += [ops.mean(a * b, axis=1), ops.mean((a - b) ** 2, axis=1)] if a.shape[1] else []
         match = ops.stack([*match, chance, ops.log(chance + 1e-3)], axis=1)
         match = ops.concatenate([match, expected["action"][:, 1:]], axis=1)
         inputs = {"table": x["table"], "place": x["place"]}
@@ -131,6 +144,7 @@ class JointBatches(keras.utils.PyDataset):
         found = representation.content_inputs(market, rows)
         self.contents = {f"content/{k}": v for k, v in found.items()}
         self.item = representation.item_vectors(market, rows)
+        self.summary = representation.features.summary(market, rows)
         contents = market.content_table()
         category = contents["category"].iloc[rows] if "category" in contents else np.full(len(rows), None)
         self.category = representation.features.codes(category).astype(np.int32)
@@ -142,14 +156,17 @@ class JointBatches(keras.utils.PyDataset):
 
     def _read_events(self, representation, market):
         asked, at = np.unique(market.user_rows, return_inverse=True)
-        events, time = representation.events_of(market, asked), request_seconds(market)
+        (events, looks), time = representation.events_of(market, asked), request_seconds(market)
         user, then = events["user"].to_numpy(), events["time"].to_numpy()
         self.last, self.first = last_before(user, then, at, time)
         there = self.last >= self.first
         self.gap = np.where(there, np.log1p(np.maximum(time - then[np.maximum(self.last, 0)], 0)), 0).astype(
             np.float32
         )
-        self.session, self.every = mean_items(events, representation.items, self.first, self.last + 1, time)
+        start, end = session_start(events, self.first, self.last + 1, time), self.last + 1
+        for name, begin in (("session", start), ("every", self.first)):
+            setattr(self, name, mean_rows(representation.items.table, events["item"], begin, end))
+            setattr(self, f"{name}_look", mean_rows(looks, events["look"], begin, end))
         every = np.arange(len(events))[:, None]
         one = representation.features.event_inputs(events, every, representation.items)
         self.events = {f"event/{name}": values[:, 0] for name, values in one.items()}
@@ -165,8 +182,13 @@ class JointBatches(keras.utils.PyDataset):
         content, x = self.content[rows], {}
         x |= {name: values[content] for name, values in self.contents.items()}
         x |= self._window(rows)
-        x |= {"item": self.item[content], "category": self.category[content], "gap": self.gap[rows]}
-        x |= {name: getattr(self, name)[rows] for name in ("table", "place", "session", "every")}
+        x |= {
+            "item": self.item[content],
+            "category": self.category[content],
+            "summary": self.summary[content],
+            "gap": self.gap[rows],
+        }
+        x |= {name: getattr(self, name)[rows] for name in OWN}
         return x, self.y[rows]
 
     def _window(self, rows):

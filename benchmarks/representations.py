@@ -77,6 +77,8 @@ class Representations:
             made = {"without content VAE": NoContentVAE, "without user VAE": NoUserVAE}[kind]
             bare = made.__new__(made)
             bare.__dict__.update(whole.__dict__, scale={})
+            if kind == "without content VAE":
+                bare.looks = np.zeros_like(whole.looks)
             bare.inputs(train)  # finds the scales anew
             return bare, as_it_is
         see, made = as_it_is, Representation

@@ -9,8 +9,7 @@ from fits import TINY, fitted, parts
 from keras import ops
 
 from vaecm.history import user_stream
-from vaecm.items import ItemEmbeddings
-from vaecm.latents import Representation, drawn, last_before, mean_items
+from vaecm.latents import Representation, alike, drawn, last_before, mean_rows, session_start
 from vaecm.training import Latent, event_windows
 
 
@@ -56,27 +55,28 @@ def test_running_means_at_serving_are_those_of_training(learned):
     assert alone.sum() > 500
     assert goes_on[there].any()
     assert not goes_on[there].all()
-    found = mean_items(events, learned.items, first, at + 1, time[asked])
+    starts = session_start(events, first, at + 1, time[asked]), first
+    found = [mean_rows(learned.items.table, events["item"], start, at + 1) for start in starts]
     for mine, theirs in zip(found, (session * goes_on[..., None], every), strict=True):
         np.testing.assert_allclose(mine[alone], theirs[there][alone], atol=1e-4)
 
 
 @pytest.mark.parametrize(("pause", "lately"), [(1_800, True), (1_801, False)])
 def test_a_session_ends_with_a_pause(pause, lately):
-    items = ItemEmbeddings(np.array(["a", "b"], object), np.array([[1.0], [4.0]], np.float32))
+    table = np.array([[1.0], [4.0]], np.float32)
     events = pd.DataFrame({"item": [0, 1, -1, 1], "user": [0, 0, 0, 5], "time": [0, 5_000, 5_060, 0]})
-    session, every = mean_items(
-        events, items, np.array([0, 0, 3, 4]), np.array([3, 1, 3, 4]), 5_060 + np.array([pause, 0, 0, 0])
-    )
+    first, end = np.array([0, 0, 3, 4]), np.array([3, 1, 3, 4])
+    start = session_start(events, first, end, 5_060 + np.array([pause, 0, 0, 0]))
+    session, every = (mean_rows(table, events["item"], begin, end) for begin in (start, first))
     np.testing.assert_allclose(session[:, 0], [4 / 3 if lately else 0, 0, 0, 0], rtol=1e-6)
     np.testing.assert_allclose(every[:, 0], [5 / 4, 1 / 3, 0, 0], rtol=1e-6)
 
 
 def test_means_without_any_event_are_zero():
-    items = ItemEmbeddings(np.array([], object), np.zeros((0, 3), np.float32))
     events = pd.DataFrame({name: np.zeros(0, np.int64) for name in ("item", "user", "time")})
-    for mean in mean_items(events, items, np.zeros(2, int), np.zeros(2, int), np.array([5, 6])):
-        assert mean.tolist() == [[0, 0, 0]] * 2
+    none = np.zeros(2, int)
+    assert session_start(events, none, none, np.array([5, 6])).tolist() == [0, 0]
+    assert mean_rows(np.zeros((0, 3), np.float32), events["item"], none, none).tolist() == [[0, 0, 0]] * 2
 
 
 def test_last_before_against_a_loop():
@@ -183,8 +183,9 @@ def test_events_of_training_count_whether_the_file_repeats_them_or_not(learned, 
 
 def test_events_are_those_of_the_whole_log(learned, last):
     """Kept events and what came since are one stream, as if it had been read at once."""
-    found = learned.events_of(last, np.arange(len(last.users)))
-    whole = learned.features.coded(user_stream(last), learned.items)
+    found, looks = learned.events_of(last, np.arange(len(last.users)))
+    whole = learned.coded(user_stream(last), learned.catalogue)
+    assert looks is learned.looks  # of products, which training knew
     pd.testing.assert_frame_equal(found[whole.columns], whole, check_dtype=False)
 
 
@@ -196,7 +197,6 @@ def test_short_windows_give_states_of_all_events(learned, length):
         learned.items,
         learned.content_vae,
         learned.history_vae,
-        events,
         learned.users,
         length,
     )
@@ -208,6 +208,65 @@ def test_short_windows_give_states_of_all_events(learned, length):
     some = events["user"].to_numpy() == events["user"].iloc[asked[3]]  # other users' events are not read
     alone = short.states(events[some].reset_index(drop=True), np.array([asked[3] - np.flatnonzero(some)[0]]))
     np.testing.assert_allclose(alone.mean[0], found.mean[3], atol=1e-5)
+
+
+# --- what items look like
+
+
+@pytest.fixture(scope="module")
+def shop():
+    """A representation of a market without products, where every content is an item, and its last part.
+
+    The last content is published after training.
+    """
+    bare = []
+    for part in (parts()[0], parts()[2]):
+        contents = part.contents.drop(columns="product_id")
+        later = part.past["time"].max() - pd.Timedelta(minutes=1)
+        contents["published_at"] = contents["published_at"].where(contents.index < len(contents) - 1, later)
+        old = (part.impressions["content_id"] != contents["content_id"].iloc[-1]).to_numpy()
+        bare.append(replace(part.select(old), contents=contents, products=None, events=None))
+    return Representation.learn(bare[0], None, TINY, 0), bare[1]
+
+
+def test_an_item_looks_like_the_mean_of_its_contents(learned, last):
+    rows = np.arange(len(last.contents))
+    ids, looks = learned.item_looks(last, rows)
+    one = ids[7]
+    own = np.flatnonzero(learned.item_ids(last) == one)
+    each = np.hstack([learned.contents(last, own).mean, learned.features.summary(last, own)])
+    np.testing.assert_allclose(looks[7], each.mean(axis=0), atol=1e-5)
+    assert looks.shape[1] == TINY.latent_dim + learned.features.summary(last, rows[:1]).shape[1]
+
+
+def test_events_on_contents_newer_than_training_show_what_they_look_like(shop):
+    representation, market = shop
+    new = np.setdiff1d(representation.item_ids(market), representation.catalogue)
+    assert len(new)
+    user, second = market.user_rows[0], int(market.impressions["time"].max().timestamp())
+    events = pd.DataFrame(
+        {"user_id": market.users["user_id"].iloc[[user]], "time": pd.Timestamp(second, unit="s")}
+    )
+    events = events.assign(content_id=market.contents["content_id"].iloc[-1], action="view")
+    assert representation.item_ids(market)[-1] in new
+    seen = replace(market, events=events, log=market.past.iloc[:0])
+    found = representation.users_at(seen, np.array([user]), np.array([second + 60]))
+    own = np.array([len(market.contents) - 1])
+    z = representation.contents(market, own).mean[0]
+    np.testing.assert_allclose(found["session_look"][0, : TINY.latent_dim], z / 3, atol=1e-5)
+    before = representation.users_at(seen, np.array([user]), np.array([second]))
+    assert not before["session_look"].any()
+
+
+def test_what_is_alike_has_no_difference():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 5, 7))
+    product, difference, more, rest = alike(a, a, 4)
+    assert not difference.any()
+    assert not rest.any()
+    np.testing.assert_allclose(product, (a[:, :4] ** 2).mean(axis=1))
+    np.testing.assert_allclose(more, (a[:, 4:] ** 2).mean(axis=1))
+    assert len(alike(a[:, :4], b[:, :4], 4)) == 2  # there is no summary
 
 
 # --- inputs of the effect network

@@ -6,7 +6,7 @@ numbers of an item embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import keras
@@ -36,14 +36,17 @@ class Representation:
         Coded, sorted by user and time; `user` counts rows of `users`.
     users : array of str
         Their ids, as `schema.canonical` writes them.
+    catalogue, looks : arrays
+        Ids of the items whose contents training knew, and the means of z and summary of these contents (n, L + K).
     scale : dict of arrays
         Mean and standard deviation of each of ``content``, ``user`` and ``match`` over training's impressions.
     """
 
-    def __init__(self, features, items, content_vae, history_vae, events, users, length, scale=None):
+    def __init__(self, features, items, content_vae, history_vae, users, length, scale=None):
         self.features, self.items = features, items
         self.content_vae, self.history_vae = content_vae, history_vae
-        self.events, self.users, self.length, self.scale = events, users, length, scale or {}
+        self.users, self.length, self.scale = users, length, scale or {}
+        self.events, self.catalogue, self.looks = None, None, None
 
     @classmethod
     def learn(
@@ -52,30 +55,38 @@ class Representation:
         """Learn all of it without labels, from what was known at the end of `market`; no later event is learned from."""
         features = Features.learn(market, validation, config.title_length)
         stream = user_stream(joined(market, validation), features.history.until)
-        past = stream[stream["time"] <= seconds(market.impressions["time"]).max()]
-        browsed = past[
-            past["source"] == "event"
-        ]  # clicks would tell the labels of training's own impressions
+        past = (stream["time"] <= seconds(market.impressions["time"]).max()).to_numpy()
+        # clicks would tell the labels of training's own impressions
+        browsed = stream[past & (stream["source"] == "event").to_numpy()]
         items = ItemEmbeddings.learn(browsed, config.item_dim, seed)
-        features.learn_events(past)
+        features.learn_events(stream[past])
         self = cls(
             features, items, content_vae(features, config, seed), history_vae(features, config, seed),
-            features.coded(stream, items), canonical(market.users["user_id"]), config.history_length,
+            canonical(market.users["user_id"]), config.history_length,
         )  # fmt: skip
-        rows = np.flatnonzero(known_contents(market))
-        if config.vae_steps:
-            inputs = self.content_inputs(market, rows)
-            apart = kept_apart(numpy(self.content_vae.experts["item"].there(inputs["item"])), seed)
-            learned = {name: x[~apart] for name, x in inputs.items()}
-            train(self.content_vae, learned, config.vae_steps, seed=seed, callback=callback)
-            if apart.any():
-                self.content_vae.learn_trust({name: x[apart] for name, x in inputs.items()})
-        windows, _ = event_windows(self.events["user"][: len(past)].to_numpy(), config.history_length)
+
+        def fit(vae, inputs, steps=config.vae_steps):
+            train(vae, inputs, steps, seed=seed, callback=callback)
+
+        self.learn_contents(market, seed, fit if config.vae_steps else None)
+        self.events = self.coded(stream, self.catalogue)
+        events = self.events[past].reset_index(drop=True)
+        windows, _ = event_windows(events["user"].to_numpy(), config.history_length)
         windows = windows[(windows >= 0).sum(axis=1) > 1]
         if len(windows) and config.vae_steps > 1:
-            inputs = features.event_inputs(self.events, windows, items)
-            train(self.history_vae, inputs, config.vae_steps // 2, seed=seed, callback=callback)
+            fit(self.history_vae, features.event_inputs(events, windows, items), config.vae_steps // 2)
         return self
+
+    def learn_contents(self, market: Market, seed: int, fit: Callable | None) -> None:
+        """Train the content VAE by ``fit(vae, inputs)``, learn whom to believe, and what each item looks like."""
+        rows = np.flatnonzero(known_contents(market))
+        if fit is not None:
+            inputs = self.content_inputs(market, rows)
+            apart = kept_apart(numpy(self.content_vae.experts["item"].there(inputs["item"])), seed)
+            fit(self.content_vae, {name: x[~apart] for name, x in inputs.items()})
+            if apart.any():
+                self.content_vae.learn_trust({name: x[apart] for name, x in inputs.items()})
+        self.catalogue, self.looks = self.item_looks(market, rows)
 
     def content_inputs(self, market: Market, rows: np.ndarray) -> dict[str, np.ndarray]:
         """What the content VAE reads of some contents, and the item embeddings that it has to tell."""
@@ -83,17 +94,35 @@ class Representation:
 
     def item_vectors(self, market: Market, rows: np.ndarray) -> np.ndarray:
         """Item embeddings of some contents, NaN where the item is not known: (n, D)."""
+        return self.items.vectors(self.item_ids(market)[rows])
+
+    def item_ids(self, market: Market) -> np.ndarray:
+        """The item of each content: its product where the log knows products, else itself; None where missing: (C,)."""
         contents = market.content_table()
         column = "product_id" if self.features.history.item == "product" else "content_id"
-        ids = contents[column].iloc[rows] if column in contents else np.full(len(rows), None)
-        return self.items.vectors(ids)
+        return canonical(contents[column]) if column in contents else np.full(len(contents), None)
+
+    def item_looks(self, market: Market, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of the items of some contents, and the means of z and summary of these contents: (n,) and (n, L + K)."""
+        each = np.hstack([self.contents(market, rows).mean, self.features.summary(market, rows)])
+        found = pd.DataFrame(each).groupby(self.item_ids(market)[rows]).mean()
+        return found.index.to_numpy(object), found.to_numpy(np.float32)
+
+    def coded(self, stream: pd.DataFrame, catalogue: np.ndarray) -> pd.DataFrame:
+        """A stream of `history.user_stream` in numbers alone; ``look`` is the row of the item in a catalogue, or -1."""
+        row, found = pd.factorize(stream["item"])
+        look = np.append(rows_of(found, catalogue), -1)[row]
+        return self.features.coded(stream, self.items).assign(look=look)
 
     def contents(self, market: Market, rows: np.ndarray) -> Latent:
         """Posterior of z of some contents: (n, L) each."""
         return self.content_vae.latents(self.features.content_inputs(market, rows))
 
-    def events_of(self, market: Market, asked: np.ndarray) -> pd.DataFrame:
-        """Coded events of some users (rows of `market.users`): those that training knew, then those that came later."""
+    def events_of(self, market: Market, asked: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+        """Coded events of some users (rows of `market.users`): those that training knew, then those that came later.
+
+        And what their items look like, (n, L + K): rows of ``look``.
+        """
         ids = market.users["user_id"].iloc[asked]
         known = rows_of(ids, self.users)
         history, parts = self.features.history, {}
@@ -108,13 +137,28 @@ class Representation:
                 parts[name] = frame[rows_of(frame["user_id"], ids) >= 0]
         users = market.users.iloc[asked].reset_index(drop=True)
         stream = user_stream(replace(market, users=users, **parts), history=history)
-        fresh = self.features.coded(stream, self.items)
-        fresh = fresh[(known[fresh["user"]] < 0) | (fresh["time"] > history.until)]
+        stream = stream[(known[stream["user"]] < 0) | (stream["time"] > history.until)]
+        catalogue, looks = self.known_looks(market, stream)
+        fresh = self.coded(stream, catalogue)
         place = np.full(len(self.users), -1)
         place[known[known >= 0]] = np.flatnonzero(known >= 0)
         old = self.events[place[self.events["user"]] >= 0]
         old = old.assign(user=place[old["user"]])
-        return pd.concat([old, fresh]).sort_values(["user", "time"], kind="stable", ignore_index=True)
+        events = pd.concat([old, fresh]).sort_values(["user", "time"], kind="stable", ignore_index=True)
+        return events, looks
+
+    def known_looks(self, market: Market, stream: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """`catalogue` and `looks`, with the contents of a stream that are newer than training."""
+        if (
+            self.features.history.item == "product"
+        ):  # what it looks like would hang on which contents are in the file
+            return self.catalogue, self.looks
+        items = pd.unique(stream["item"].dropna())
+        rows = rows_of(items[rows_of(items, self.catalogue) < 0], market.contents["content_id"])
+        if not (rows >= 0).any():
+            return self.catalogue, self.looks
+        ids, looks = self.item_looks(market, np.sort(rows[rows >= 0]))
+        return np.append(self.catalogue, ids), np.vstack([self.looks, looks])
 
     def states(self, events: pd.DataFrame, asked: np.ndarray) -> Latent:
         """Posterior of z after some events: (n, L) each, for row numbers `asked` of `events`."""
@@ -128,9 +172,12 @@ class Representation:
         return Latent(*(part[own[needed]][at] for part in latent))
 
     def users_at(self, market: Market, user: np.ndarray, time: np.ndarray) -> dict[str, np.ndarray]:
-        """State of each user (rows) strictly before a second: mean, log_var, gap, and mean items of session and past."""
+        """State of each user (rows) strictly before a second: mean, log_var, gap; means over session and whole past.
+
+        ``session`` and ``every`` are of item embeddings, ``session_look`` and ``every_look`` of what items look like.
+        """
         asked, at = np.unique(user, return_inverse=True)
-        events = self.events_of(market, asked)
+        events, looks = self.events_of(market, asked)
         n, dim = len(user), self.history_vae.get_config()["latent_dim"]
         last, first = last_before(events["user"].to_numpy(), events["time"].to_numpy(), at, time)
         there = last >= first
@@ -141,8 +188,12 @@ class Representation:
             latent = self.states(events, needed)
             mean[there], log_var[there] = latent.mean[where], latent.log_var[where]
             gap[there] = np.log1p(time[there] - events["time"].to_numpy()[last[there]])
-        session, every = mean_items(events, self.items, first, last + 1, time)
-        return {"mean": mean, "log_var": log_var, "gap": gap, "session": session, "every": every}
+        found = {"mean": mean, "log_var": log_var, "gap": gap}
+        starts = {"session": session_start(events, first, last + 1, time), "every": first}
+        for name, start in starts.items():
+            found[name] = mean_rows(self.items.table, events["item"], start, last + 1)
+            found[f"{name}_look"] = mean_rows(looks, events["look"], start, last + 1)
+        return found
 
     def inputs(self, market: Market, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """Content, user, match and summary of each impression, standardised; with `rng`, latents are drawn."""
@@ -174,14 +225,16 @@ class Representation:
         category = contents["category"].iloc[rows] if "category" in contents else np.full(len(rows), None)
         chance = expected["category"][np.arange(len(at)), self.features.codes(category)[at]]
         means = user["session"], user["every"]
+        summary = self.features.summary(market, rows)
+        own = np.hstack([content, summary])[at]
         match = [
             *(np.mean(a * b[at], axis=1) for a in (numpy(self.history_vae.wanted(*means)), *means) for b in (told, best)),
+            *(x for name in ("session", "every") for x in alike(user[f"{name}_look"], own, content.shape[1])),
             chance, np.log(chance + 1e-3), *expected["action"].T[1:],
         ]  # fmt: skip
         content = np.hstack([content, best])[at]
-        summary = self.features.summary(market, rows)[at]
         user = np.hstack([z, *means])
-        return {"content": content, "user": user, "match": np.stack(match, axis=1), "summary": summary}
+        return {"content": content, "user": user, "match": np.stack(match, axis=1), "summary": summary[at]}
 
     def to_state(self) -> tuple[dict, dict[str, np.ndarray]]:
         """What was learned beside the weights: plain JSON, and arrays by name."""
@@ -190,12 +243,13 @@ class Representation:
         arrays |= {f"items/{name}": array for name, array in self.items.arrays().items()}
         arrays |= {f"events/{name}": self.events[name].to_numpy() for name in self.events}
         arrays |= {f"scale/{name}": array for name, array in self.scale.items()}
+        arrays |= {"looks/ids": self.catalogue.astype(str), "looks/z": self.looks}
         return plain, arrays | {"users/ids": self.users.astype(str)}
 
     @classmethod
     def from_state(cls, plain: dict, arrays: dict[str, np.ndarray], config, seed: int) -> Representation:
         """What `to_state` gave, with VAEs whose weights are still to be read."""
-        parts = {name: {} for name in ("features", "items", "events", "scale", "users")}
+        parts = {name: {} for name in ("features", "items", "events", "scale", "looks", "users")}
         for name, array in arrays.items():
             part, _, key = name.partition("/")
             parts[part][key] = array
@@ -203,10 +257,13 @@ class Representation:
             Features.from_state(plain, parts["features"]),
             ItemEmbeddings.from_arrays(parts["items"]),
         )
-        return cls(
+        self = cls(
             features, items, content_vae(features, config, seed), history_vae(features, config, seed),
-            pd.DataFrame(parts["events"]), parts["users"]["ids"].astype(object), config.history_length, parts["scale"],
+            parts["users"]["ids"].astype(object), config.history_length, parts["scale"],
         )  # fmt: skip
+        self.events = pd.DataFrame(parts["events"])
+        self.catalogue, self.looks = parts["looks"]["ids"].astype(object), parts["looks"]["z"]
+        return self
 
     def sizes(self) -> dict[str, int]:
         """Columns of each array that the effect network reads."""
@@ -281,27 +338,46 @@ def last_before(user: np.ndarray, time: np.ndarray, asked: np.ndarray, second: n
     return np.searchsorted(user * span + (time - start), place) - 1, first
 
 
-def mean_items(
-    events: pd.DataFrame, items: ItemEmbeddings, first: np.ndarray, end: np.ndarray, second: np.ndarray
-) -> list[np.ndarray]:
-    """Mean item embeddings as `HistoryVAE.seen` has them, from what lies before each second: two arrays (B, D).
-
-    Of the session of the last event, if it still goes on, and of all events from `first` up to `end`.
-    """
-    item, user, time = (events[name].to_numpy() for name in ("item", "user", "time"))
-    fresh = (np.diff(user, prepend=-1) != 0) | (np.log1p(np.maximum(np.diff(time, prepend=0), 0)) > PAUSE)
-    began = np.maximum.accumulate(np.where(fresh, np.arange(len(fresh)), 0))
-    end = np.maximum(end, first)
-    start = np.append(began, len(began))[np.where(end > first, end - 1, -1)]
-    lately = np.log1p(np.maximum(second - np.append(time, 0)[end - 1], 0)) <= PAUSE
-    start = np.where((end > first) & lately, np.maximum(start, first), end)
-    table = np.vstack([items.table, np.zeros((1, items.table.shape[1]), np.float32)])[item]
-    sums = np.vstack([np.zeros((1, table.shape[1])), np.cumsum(table, axis=0, dtype=np.float64)])
-    count = np.concatenate([[0], np.cumsum(item >= 0)])
+def alike(a: np.ndarray, b: np.ndarray, latent_dim: int) -> list[np.ndarray]:
+    """Mean product and mean squared difference of z and of the summary of two lots of looks (B, L + K): (B,) each."""
+    pairs = zip(*(np.split(x, [latent_dim], axis=1) for x in (a, b)), strict=True)
     return [
-        ((sums[end] - sums[at]) / (count[end] - count[at] + SHRINK)[:, None]).astype(np.float32)
-        for at in (start, first)
+        x for p, q in pairs if p.shape[1] for x in (np.mean(p * q, axis=1), np.mean((p - q) ** 2, axis=1))
     ]
+
+
+def session_start(events: pd.DataFrame, first: np.ndarray, end: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Row of the first event of the session that goes on at each second: (B,); `end` where none does.
+
+    The events of a row lie from `first` up to `end`, which is not among them.
+    """
+    user, time = events["user"].to_numpy(), events["time"].to_numpy()
+    fresh = (np.diff(user, prepend=-1) != 0) | (np.log1p(np.maximum(np.diff(time, prepend=0), 0)) > PAUSE)
+    began = np.append(np.maximum.accumulate(np.where(fresh, np.arange(len(fresh)), 0)), len(fresh))
+    end = np.maximum(end, first)
+    start = began[np.where(end > first, end - 1, -1)]
+    lately = np.log1p(np.maximum(second - np.append(time, 0)[end - 1], 0)) <= PAUSE
+    return np.where((end > first) & lately, np.maximum(start, first), end)
+
+
+def mean_rows(table: np.ndarray, row: Sequence[int], start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Means of the rows of a table that events (E,) name, -1 = none, from `start` up to `end`: (B, D) float32.
+
+    They are shrunk towards 0, as `HistoryVAE.seen` has them.
+
+    Examples
+    --------
+    >>> mean_rows(np.array([[4.0], [8.0]]), [0, 1, -1], np.array([0, 2]), np.array([3, 3])).tolist()
+    [[3.0], [0.0]]
+    """
+    row, end = np.asarray(row), np.maximum(end, start)
+    count = np.concatenate([[0], np.cumsum(row >= 0)])
+    weight = 1 / (count[end] - count[start] + SHRINK)
+    means = np.zeros((len(start), table.shape[1]), np.float32)
+    for j, column in enumerate(table.T):  # one at a time: events are many
+        sums = np.concatenate([[0], np.cumsum(np.append(column, 0)[row], dtype=np.float64)])
+        means[:, j] = (sums[end] - sums[start]) * weight
+    return means
 
 
 def numpy(tensor: object) -> np.ndarray:

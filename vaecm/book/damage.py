@@ -526,9 +526,10 @@ def refit(predictor: EffectPredictor, train: Market, validation: Market) -> Effe
     stream = user_stream(joined(train, validation), features.history.until)
     new = EffectPredictor(config, seed)
     new.representation = Representation(
-        features, old.items, old.content_vae, old.history_vae, features.coded(stream, old.items), old.users,
-        old.length,
-    )  # fmt: skip
+        features, old.items, old.content_vae, old.history_vae, old.users, old.length
+    )
+    new.representation.catalogue, new.representation.looks = old.catalogue, old.looks
+    new.representation.events = new.representation.coded(stream, old.catalogue)
     new.state = learn_state(train, validation)
     parts = [
         (network_inputs(new.representation, p, new.state), targets(p, new.state)) for p in (train, validation)

@@ -45,8 +45,9 @@ TRUSTED = BUILD / "trusted"  # exists only after a build without a warning
 TIMEOUT = 600  # seconds per cell
 WORKERS = 2
 
-# What TensorFlow 2.21 writes to stderr when it is imported; no environment variable keeps it quiet.
-STARTUP = re.compile(r"(?:WARNING: All log messages before absl::|[IW]0000 |\s*$)")
+# What TensorFlow 2.21 writes to stderr when it is imported, and Ray's core when it makes workers; no environment
+# variable keeps them quiet.
+STARTUP = re.compile(r"(?:WARNING: All log messages before absl::|[IW]0000 |\[[-\d :,]+ [EIW] \d+ \d+\] \w+\.cc:|\s*$)")
 
 NOTE = (
     "> **Stored results.** The data of this chapter ({needs}) were not at hand when this copy of the book "

@@ -38,7 +38,7 @@ REPAIRS = {
 MISSING = """<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8" /><meta name="viewport" content="width=device-width, initial-scale=1" />
-<title>This page is not here</title>
+<title>This page is not here</title><link rel="icon" href="data:," />
 <style>:root {{ color-scheme: light dark; }}
 body {{ font: 1.1rem/1.6 sans-serif; max-width: 34rem; margin: 15vh auto; padding: 0 1rem; }}</style></head>
 <body><main><h1>This page is not here</h1>

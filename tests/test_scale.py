@@ -356,6 +356,11 @@ def test_the_chapter_shows_what_the_benchmark_stored():
         for run in runs
     ]  # fmt: skip
     np.testing.assert_allclose(scaling.MEASURED.to_numpy(), stored)
+    stored = json.loads((file.parent / "scale.json").read_text())["predictions"]
+    names = ("rows", "parts", "first_peak_gib", "peak_gib")
+    np.testing.assert_allclose(
+        scaling.PREDICTED.to_numpy(), [[row[name] for name in names] for row in stored]
+    )
     speed = json.loads((file.parent / "speed.json").read_text())
     assert scaling.CHECK["impressions"] == speed["settings"]["impressions"]
     assert scaling.CHECK["peak_gib"] == speed["stages"]["vaecm"]["peak_gib"]

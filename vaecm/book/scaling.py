@@ -20,6 +20,16 @@ MEASURED = pd.DataFrame(
 )
 
 
+# What `python -m benchmarks.scale` stored of predictions in parts of 50,000 rows by two workers: the most memory that one
+# of them held after its first part, and after all.
+PREDICTED = pd.DataFrame(
+    {
+        "rows": [100_000, 1_000_000],
+        "parts": [2, 20],
+        "first part, GiB": [1.407, 1.534],
+        "all parts, GiB": [1.45, 1.599],
+    }
+)
 CHECK = {"impressions": 200_000, "peak_gib": 2.73}  # stored by `python -m benchmarks.speed`
 
 

@@ -129,7 +129,7 @@ def regret(
     """What is lost against the oracle, in yuan: by a feed, per request, and by a promotion, per 1,000 offered."""
     shown = feeds.feed_values(asked.feed, {"model": np.asarray(feed)}, "yuan", seed=seed)
     put = uplift.promotion_values(
-        asked.promotion, {"model": np.asarray(promotion)}, MARGIN, COST, seed
+        asked.promotion, {"model": np.asarray(promotion)}, MARGIN, cost, seed
     ).mean()
     yuan = {name: table["yuan"].mean() for name, table in shown.items()}
     return {"feed": float(yuan["oracle"] - yuan["model"]), "promotion": float(put["oracle"] - put["model"])}

@@ -154,6 +154,18 @@ def test_a_prediction_goes_on_and_refuses_another_one(saved, dataset, tmp_path):
         scale.predict(saved, dataset, tmp_path / "out", workers=0)
 
 
+def test_parts_in_which_nothing_is_asked_for_are_empty(saved, dataset, tmp_path):
+    last = clear_log().impressions["time"].max()
+    rows = (clear_log().impressions["time"] == last).sum()
+    told = scale.predict(saved, dataset, tmp_path / "effects", workers=0, since=last)
+    assert (told["rows"] == 0).sum() == 4
+    assert len(pd.read_parquet(tmp_path / "effects")) == rows
+    scale.prepare(saved, dataset, tmp_path / "rows", workers=0, since=last)
+    found = parallel.Rows(sorted((tmp_path / "rows").glob("part-*")))
+    assert len(found) == rows
+    assert set(found[np.arange(rows)]) >= {"table", "targets"}
+
+
 @needs_ray
 def test_two_workers_predict_what_one_does(ray, saved, dataset, tmp_path):
     told = scale.predict(saved, dataset, tmp_path / "two", workers=2)

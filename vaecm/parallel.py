@@ -51,11 +51,14 @@ def cluster(workers: int) -> Iterator[Any]:
     )  # workers are the work; by default all else goes before them
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of progress bars that a notebook lacks
+            warnings.simplefilter("ignore")  # and no log either, of widgets that a notebook may lack
+            logging.disable(logging.INFO)
             import ray
     except ImportError as error:
         rule = "more than one process needs Ray: pip install 'vaecm[scale]'; workers=0 does without"
         raise ImportError(f"vaecm: {rule}") from error
+    finally:
+        logging.disable(logging.NOTSET)
     logging.getLogger("ray").setLevel(logging.ERROR)
     if ray.is_initialized():
         yield ray

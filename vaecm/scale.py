@@ -30,7 +30,6 @@ import pandas as pd
 import pyarrow.dataset as pads
 
 from vaecm.effects import LOOKS, Voters, train_linear, train_trees
-from vaecm.features import known_contents
 from vaecm.history import CONTEXT, seconds
 from vaecm.io import MANIFEST, about, new_folder
 from vaecm.latents import Representation
@@ -38,6 +37,7 @@ from vaecm.market import Market, MarketError, Problem
 from vaecm.options import is_number, is_whole, refuse, whole_problems
 from vaecm.parallel import Rows, Task, agree, arrays_of, checkpoints, cluster, save_arrays, train
 from vaecm.predictor import (
+    EFFECTS,
     EffectPredictor,
     ModelConfig,
     calibrate,
@@ -275,14 +275,19 @@ def digest(folder: str | Path) -> int:
 
 def write_effects(predictor: EffectPredictor, market: Market, place: Path) -> None:
     """Predict a market and write its effects, with impression_id as a column, as one Parquet file."""
-    draft = place.with_name(f".{place.name}.tmp")
-    predictor.predict(market).reset_index().to_parquet(draft, index=False)
+    draft, shown = place.with_name(f".{place.name}.tmp"), market.impressions
+    if len(shown):
+        effects = predictor.predict(market).reset_index()
+    else:  # users who were shown nothing in the time that is asked for
+        effects = shown[["impression_id"]].assign(**dict.fromkeys(EFFECTS, 0.0))
+    effects.to_parquet(draft, index=False)
     os.replace(draft, place.with_name(f"{place.name}.parquet"))
 
 
 def write_arrays(predictor: EffectPredictor, market: Market, place: Path) -> None:
     """Write what the effect networks read and learn of a market: a folder with one file for each array."""
-    arrays = network_inputs(predictor.representation, market, predictor.state)
+    shown = len(market.impressions) > 0
+    arrays = network_inputs(predictor.representation, market, predictor.state) if shown else {}
     save_arrays(place, arrays | {"targets": targets(market, predictor.state)})
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks import page
 
-NAMES = ("protocol", "decisions", "speed", "growth", "conv_vae", "latent", "backends", "upworthy", "sessions")
+NAMES = ("protocol", "decisions", "compress", "speed", "growth", "conv_vae", "latent", "backends", "upworthy", "sessions")
 
 
 def main(names):

@@ -150,6 +150,37 @@ def decisions(result):
         yield words if reference is None else f"The same minus {reference}'s, paired by market.", wide
 
 
+SMALL = {
+    "kib": ("KiB", 0), "network_kib": ("network, KiB", 1), "packed_kib": ("after gzip, KiB", 1),
+    "request_ms": ("request, ms", 1), "forward_ms": ("networks alone, ms", 2), "ctr_log_loss": ("clicks: log-loss", 4),
+    "ctr_auc": ("clicks: AUC", 4), "ctr_ece": ("clicks: calibration error", 4), "feed": ("feed: regret, yuan", 2),
+    "promotion": ("promotion: regret, yuan", 1),
+}  # fmt: skip
+
+
+def compress(result):
+    rows = long(result["rows"]).query("metric in @SMALL")
+    for reference in (None, "whole predictor"):
+        table = rows if reference is None else paired(rows, reference)
+        found = over_seeds(table)
+        if reference is None:
+            text = [f"{r['mean']:,.{SMALL[r['metric']][1]}f}" for r in found.to_dict("records")]
+        else:
+            found = found[found["metric"].isin(["ctr_log_loss", "ctr_auc", "ctr_ece", "feed", "promotion"])]
+            text = [
+                tables.interval(r["mean"], r["low"], r["high"], signed=True, digits=SMALL[r["metric"]][1])
+                for r in found.to_dict("records")
+            ]
+        wide = found.assign(text=text).pivot(index="model", columns="metric", values="text")
+        wide = wide.reindex(index=table["model"].drop_duplicates(), columns=[m for m in SMALL if m in wide])
+        words = "Files that are needed to predict, the time of one request with 100 candidates, quality, and what a feed "
+        words += "(yuan per request) and a promotion (yuan per 1,000 impressions offered) lose against the oracle. Means."
+        yield (
+            words if reference is None else f"The same minus the {reference}'s, paired by market.",
+            wide.fillna("").rename(columns={name: title for name, (title, _) in SMALL.items()}),
+        )
+
+
 def speed(result):
     rows = {name: {**s["seconds"], "peak GiB": s["peak_gib"]} for name, s in result["stages"].items()}
     yield "Seconds of each step, and peak memory, each row in a fresh process.", pd.DataFrame(rows).T
@@ -219,6 +250,7 @@ SECTIONS = {
     "protocol": ("Rivals", protocol),
     "parts": ("Representations and parts", protocol),
     "decisions": ("Decisions", decisions),
+    "compress": ("Smaller models", compress),
     "speed": ("Time and memory", speed),
     "growth": ("Growth", growth),
     "conv_vae": ("The convolutional VAE against the Keras example", conv_vae),

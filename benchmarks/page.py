@@ -168,7 +168,7 @@ def compress(result):
         else:
             found = found[found["metric"].isin(["ctr_log_loss", "ctr_auc", "ctr_ece", "feed", "promotion"])]
             text = [
-                tables.interval(r["mean"], r["low"], r["high"], signed=True, digits=SMALL[r["metric"]][1])
+                tables.interval(r["mean"], r["low"], r["high"], signed=True, digits=SMALL[r["metric"]][1] + 1)
                 for r in found.to_dict("records")
             ]
         wide = found.assign(text=text).pivot(index="model", columns="metric", values="text")

@@ -30,12 +30,16 @@ from vaecm.book import quiz
 SOLUTION = re.compile(r"(?m)^#### Solution \d+")
 NOTES = ROOT / "book" / "teach.md"
 HIDDEN = """\
-# Hidden test of exercise {key}: {points} points
-for arguments, value in [
+def hidden_test():
+    "Exercise {key}, {points} points; names of the chapter stay as they are."
+    for arguments, value in [
 {lines}
-]:
-    found = {name}(*arguments)
-    assert np.allclose(found, value, rtol={rtol:g}, atol=1e-9, equal_nan=True)"""
+    ]:
+        found = {name}(*arguments)
+        assert np.allclose(found, value, rtol={rtol:g}, atol=1e-9, equal_nan=True)
+
+
+hidden_test()"""
 BLANK = """\
 # The blank stub must fail the visible test.
 try:
@@ -115,7 +119,7 @@ def hidden_test(question, arguments, values):
     """The hidden test of an exercise as a cell: calls and the reference solution's answers."""
     pairs = zip(arguments, values, strict=True)
     lines = "\n".join(
-        f"    (({', '.join(map(written, given))},), {written(value)})," for given, value in pairs
+        f"        (({', '.join(map(written, given))},), {written(value)})," for given, value in pairs
     )
     rule = QUESTIONS[question.key]
     source = HIDDEN.format(

@@ -36,7 +36,7 @@ class Graph:
     --------
     >>> graph = Graph()
     >>> graph("Add", "x", np.ones(2, np.float32))
-    't1'
+    't2'
     """
 
     def __init__(self):

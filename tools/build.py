@@ -47,7 +47,9 @@ WORKERS = 2
 
 # What TensorFlow 2.21 writes to stderr when it is imported, and Ray's core when it makes workers; no environment
 # variable keeps them quiet.
-STARTUP = re.compile(r"(?:WARNING: All log messages before absl::|[IW]0000 |\[[-\d :,]+ [EIW] \d+ \d+\] \w+\.cc:|\s*$)")
+STARTUP = re.compile(
+    r"(?:WARNING: All log messages before absl::|[IW]0000 |\[[-\d :,]+ [EIW] \d+ \d+\] \w+\.cc:|\s*$)"
+)
 
 NOTE = (
     "> **Stored results.** The data of this chapter ({needs}) were not at hand when this copy of the book "

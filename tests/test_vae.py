@@ -84,6 +84,13 @@ def test_an_absent_expert_is_as_if_it_were_not_there():
     np.testing.assert_allclose(product(means, log_vars, np.tile([1, 1, 0, 0], (B, 1))), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [bool, np.int64, np.float64])
+def test_who_is_there_may_be_told_in_any_numbers(kind):
+    means, log_vars = opinions(2)
+    z = product_of_experts(means, log_vars, np.tile([1, 0], (B, 1)).astype(kind))
+    np.testing.assert_allclose(array(z.mean), product(means, log_vars, np.tile([1, 0], (B, 1)))[0])
+
+
 def test_without_any_expert_the_prior_is_left():
     mean, log_var = product(*opinions(), np.zeros((B, 4)))
     assert not mean.any()

@@ -65,11 +65,12 @@ def product_of_experts(means: Tensor, log_vars: Tensor, present: Tensor) -> Late
     >>> float(z.mean[0, 0]), round(float(np.exp(z.log_var[0, 0])), 3)
     (0.5, 0.5)
     """
-    present = ops.expand_dims(ops.convert_to_tensor(present), -1)
+    precision = ops.exp(-ops.convert_to_tensor(log_vars))
+    present = ops.expand_dims(ops.cast(present, precision.dtype), -1)
     there = present > 0
     # 0 * NaN is NaN, so what is absent is replaced before it is multiplied
     means = ops.where(there, means, ops.zeros_like(means))
-    precision = ops.where(there, present * ops.exp(-log_vars), ops.zeros_like(log_vars))
+    precision = ops.where(there, present * precision, ops.zeros_like(precision))
     total = 1.0 + ops.sum(precision, axis=1)
     return Latent(ops.sum(precision * means, axis=1) / total, -ops.log(total))
 

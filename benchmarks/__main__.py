@@ -6,7 +6,18 @@ from pathlib import Path
 
 from benchmarks import page
 
-NAMES = ("protocol", "decisions", "compress", "speed", "growth", "conv_vae", "latent", "backends", "upworthy", "sessions")
+NAMES = (
+    "protocol",
+    "decisions",
+    "compress",
+    "speed",
+    "growth",
+    "conv_vae",
+    "latent",
+    "backends",
+    "upworthy",
+    "sessions",
+)
 
 
 def main(names):

@@ -27,7 +27,9 @@ def test_five_questions_with_four_choices_one_right_answer_and_a_reason(chapter)
         assert len(question.choices) == len(set(question.choices)) == 4
         assert question.choices.count(question.right) == 1
         assert len(question.why) > 25, question.ask
-        assert "$" not in question.ask + "".join(question.choices) + question.why, "formulas are not set in Colab"
+        assert "$" not in question.ask + "".join(question.choices) + question.why, (
+            "formulas are not set in Colab"
+        )
 
 
 def test_the_right_answer_stands_anywhere():

@@ -108,7 +108,9 @@ def test_precision_adds_and_never_falls():
 def test_who_is_half_believed_counts_as_half_as_sure():
     means, log_vars = opinions(2)
     half = product(means, log_vars, np.full((B, 2), 0.5))
-    np.testing.assert_allclose(product(means, log_vars + np.float32(np.log(2)), np.ones((B, 2))), half, atol=1e-6)
+    np.testing.assert_allclose(
+        product(means, log_vars + np.float32(np.log(2)), np.ones((B, 2))), half, atol=1e-6
+    )
 
 
 # --- the autoencoder

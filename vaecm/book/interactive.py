@@ -4,9 +4,15 @@ Every control is one of the browser's own, so keys, fingers and screen readers w
 figures, text the colour of the page.
 """
 
+import base64
 import html
+import io
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # the first of the figures' colours
 STYLE = """
@@ -16,7 +22,10 @@ STYLE = """
 .vaecm-try .row { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; align-items: center; margin: 0.2rem 0; }
 .vaecm-try .row > label:first-child { min-width: 6.5rem; }
 .vaecm-try label { display: inline-flex; gap: 0.5rem; align-items: center; min-height: 2rem; }
-.vaecm-try input:focus-visible { outline: 3px solid #0072b2; outline-offset: 2px; }
+.vaecm-try input:focus-visible, .vaecm-try svg:focus-visible { outline: 3px solid #0072b2; outline-offset: 2px; }
+.vaecm-try .pair { display: flex; flex-wrap: wrap; gap: 0.8rem; align-items: flex-start; }
+.vaecm-try .pair svg { flex: 1 1 16.5rem; max-width: 24rem; cursor: crosshair; touch-action: none; }
+.vaecm-try canvas { flex: 0 1 12rem; width: 9rem; image-rendering: pixelated; border-radius: 6px; }
 .vaecm-try output { font-variant-numeric: tabular-nums; }
 """
 EXPERTS = {
@@ -77,6 +86,74 @@ box.addEventListener("input", draw);
 draw();
 """
 
+EXPLORER = """
+const box = document.getElementById("try-latents"), svg = box.querySelector("svg"), said = box.querySelector("output");
+const canvas = box.querySelector("canvas"), pen = canvas.getContext("2d"), [across, up] = box.querySelectorAll("input");
+const { n, height, width, edge } = data, sheet = new Image();
+const place = (z) => [150 + 150 * z[0] / edge, 150 - 150 * z[1] / edge];
+const ring = (r) => `<circle cx="150" cy="150" r="${150 * r / edge}" fill="none" stroke="gray" stroke-dasharray="5 4"/>`;
+const label = ([name, z]) => `<text x="${place(z)[0]}" y="${place(z)[1] + 4}" text-anchor="middle">${name}</text>`;
+let grey;
+const cell = (z) => {
+  const at = (z + edge) / (2 * edge) * (n - 1), low = Math.min(Math.floor(at), n - 2);
+  return [low, at - low];
+};
+const mixed = (z) => {
+  const [column, s] = cell(z[0]), [row, t] = cell(-z[1]), made = pen.createImageData(width, height);
+  const value = (r, c, y, x) => grey[4 * ((r * height + y) * n * width + c * width + x)];
+  for (let i = 0; i < width * height; i++) {
+    const x = i % width, y = (i - x) / width;
+    const above = (1 - s) * value(row, column, y, x) + s * value(row, column + 1, y, x);
+    const below = (1 - s) * value(row + 1, column, y, x) + s * value(row + 1, column + 1, y, x);
+    made.data.fill((1 - t) * above + t * below, 4 * i, 4 * i + 3);
+    made.data[4 * i + 3] = 255;
+  }
+  return made;
+};
+const draw = () => {
+  const z = [+across.value, +up.value], [x, y] = place(z);
+  svg.querySelector("g").innerHTML = [1, 2, 3].map(ring).join("") + data.places.map(label).join("") +
+    `<circle cx="${x}" cy="${y}" r="8" fill="${data.color}" stroke="white" stroke-width="2"/>`;
+  const away = ([, m]) => Math.hypot(m[0] - z[0], m[1] - z[1]);
+  const near = data.places.reduce((a, b) => (away(b) < away(a) ? b : a), data.places[0]);
+  said.textContent = `z = (${z.map((v) => v.toFixed(2)).join(", ")})` +
+    (near ? `; the nearest name is ${near[0]}, ${away(near).toFixed(2)} away` : "");
+  if (grey) pen.putImageData(mixed(z), 0, 0);
+};
+const move = (x, y) => { across.value = x; up.value = y; draw(); };
+const drag = (event) => {
+  const r = svg.getBoundingClientRect(), share = [(event.clientX - r.left) / r.width, (event.clientY - r.top) / r.height];
+  move(edge * (2 * share[0] - 1), edge * (1 - 2 * share[1]));
+};
+svg.addEventListener("pointerdown", (event) => { svg.setPointerCapture(event.pointerId); drag(event); });
+svg.addEventListener("pointermove", (event) => { if (svg.hasPointerCapture(event.pointerId)) drag(event); });
+svg.addEventListener("keydown", (event) => {
+  const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  event.stopPropagation();
+  const size = event.shiftKey ? 0.5 : 0.1;
+  move(+across.value + size * step[0], +up.value + size * step[1]);
+});
+box.addEventListener("input", draw);
+draw();
+sheet.onload = () => {
+  const whole = Object.assign(document.createElement("canvas"), { width: n * width, height: n * height });
+  const brush = whole.getContext("2d");
+  brush.drawImage(sheet, 0, 0);
+  grey = brush.getImageData(0, 0, n * width, n * height).data;
+  draw();
+};
+sheet.src = data.sheet;
+"""
+DRAWING = '<svg viewBox="0 0 420 300" role="img" aria-label="{title}"><g></g></svg>'
+PLANE = (
+    '<div class="pair"><svg viewBox="0 0 300 300" role="application" tabindex="0" aria-label="{title}"><g></g></svg>'
+    '<canvas width="{width}" height="{height}" role="img" aria-label="The decoder\'s picture at this point">'
+    "</canvas></div>"
+)
+GREYS = 63  # shades of a stored picture, a third of the weight of 256
+
 
 def product_of_experts() -> Any:
     """Three experts and the prior in two latent dimensions; what is ticked is multiplied, formula (7.5).
@@ -127,13 +204,95 @@ def divergence() -> Any:
     return figure("divergence", rows, title, DIVERGENCE, {"color": COLORS[0]})
 
 
-def figure(name: str, controls: str, title: str, script: str, data: dict[str, Any]) -> Any:
+def latent_grid(n: int, edge: float = 3.0) -> np.ndarray:
+    """Latents at equal steps of a square, as `latent_explorer` wants their pictures.
+
+    Parameters
+    ----------
+    n : int
+        Points along each dimension.
+    edge : float
+        The square reaches from -edge to edge.
+
+    Returns
+    -------
+    array, shape (n, n, 2)
+        The first row has the largest second coordinate.
+
+    Examples
+    --------
+    >>> latent_grid(3)[0].tolist()
+    [[-3.0, 3.0], [0.0, 3.0], [3.0, 3.0]]
+    """
+    side = np.linspace(-edge, edge, n)
+    return np.stack(np.meshgrid(side, -side), axis=-1)
+
+
+def latent_explorer(
+    pictures: np.ndarray, places: Mapping[str, Sequence[float]] | None = None, edge: float = 3.0
+) -> Any:
+    """A plane of two latent dimensions with a point to move, and the decoder's picture at the point.
+
+    Between the stored pictures the page mixes the four around the point, each with its share (bilinear).
+
+    Parameters
+    ----------
+    pictures : array, shape (n, n, H, W)
+        What the decoder makes of `latent_grid(n, edge)`: grey, from 0 to 1.
+    places : mapping of str to two numbers, optional
+        Names to write into the plane, such as the middle of each class.
+    edge : float
+        The plane reaches from -edge to edge.
+
+    Returns
+    -------
+    IPython.display.HTML
+        A figure with a slider for each dimension; the plane itself takes finger, mouse and arrow keys.
+
+    Raises
+    ------
+    ValueError
+        If the pictures do not fill a square grid, or are not between 0 and 1.
+
+    Examples
+    --------
+    >>> latent_explorer(np.zeros((2, 2, 4, 4)), {"nothing": (0, 0)})
+    <IPython.core.display.HTML object>
+    """
+    pictures = np.asarray(pictures, float)
+    if pictures.ndim != 4 or pictures.shape[0] != pictures.shape[1] or len(pictures) < 2:
+        raise ValueError(f"latent_explorer: pictures must have shape (n, n, H, W), got {pictures.shape}")
+    if not ((pictures >= 0) & (pictures <= 1)).all():
+        raise ValueError("latent_explorer: pictures must lie between 0 and 1")
+    n, _, height, width = pictures.shape
+    named = [[html.escape(name), [round(float(v), 2) for v in at]] for name, at in (places or {}).items()]
+    slider = f'<input type="range" min="{-edge}" max="{edge}" step="0.01" value="0">'
+    rows = "".join(f'<div class="row"><label>dimension {d} {slider}</label></div>' for d in (1, 2))
+    title = "Drag the point, or move it with the arrow keys: beside it is what the decoder draws there"
+    data = {"n": n, "height": height, "width": width, "edge": edge, "places": named, "color": COLORS[1]}
+    plane = PLANE.replace("{width}", str(width)).replace("{height}", str(height))
+    return figure("latents", rows, title, EXPLORER, data | {"sheet": sheet(pictures)}, plane)
+
+
+def sheet(pictures: np.ndarray) -> str:
+    """One PNG of a grid of grey pictures (n, n, H, W), from 0 to 1, as a data address."""
+    rows, columns, height, width = pictures.shape
+    whole = pictures.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
+    file = io.BytesIO()
+    shades = np.round(np.round(whole * GREYS) * (255 / GREYS)).astype("uint8")
+    Image.fromarray(shades).save(file, format="png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def figure(
+    name: str, controls: str, title: str, script: str, data: dict[str, Any], drawing: str = DRAWING
+) -> Any:
     """A figure of controls, a drawing and a sentence that says in words what it shows."""
     from IPython.display import HTML
 
     return HTML(
         f'<div class="vaecm-try" id="try-{name}">\n<style>{STYLE}</style>\n{controls}\n'
-        f'<svg viewBox="0 0 420 300" role="img" aria-label="{html.escape(title)}"><g></g></svg>\n'
+        f"{drawing.replace('{title}', html.escape(title))}\n"
         f"<p>{html.escape(title)}.</p>\n<output></output>\n"
         f"<script>(() => {{\nconst data = {json.dumps(data)};\n{script}}})();</script>\n</div>"
     )

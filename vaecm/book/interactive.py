@@ -268,7 +268,7 @@ def latent_explorer(
     named = [[html.escape(name), [round(float(v), 2) for v in at]] for name, at in (places or {}).items()]
     slider = f'<input type="range" min="{-edge}" max="{edge}" step="0.01" value="0">'
     rows = "".join(f'<div class="row"><label>dimension {d} {slider}</label></div>' for d in (1, 2))
-    title = "Drag the point, or move it with the arrow keys: beside it is what the decoder draws there"
+    title = "Drag the point, or move it with the arrow keys: the picture is what the decoder draws there"
     data = {"n": n, "height": height, "width": width, "edge": edge, "places": named, "color": COLORS[1]}
     plane = PLANE.replace("{width}", str(width)).replace("{height}", str(height))
     return figure("latents", rows, title, EXPLORER, data | {"sheet": sheet(pictures)}, plane)

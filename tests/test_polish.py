@@ -51,6 +51,18 @@ def test_search_and_formulas_keep_their_scripts():
     assert "katex.min.js" in polished(PAGE.replace("<p>Short.", '<p><span class="math notranslate">x</span>'))
 
 
+def test_a_number_keeps_its_percent_sign_but_code_is_left_alone():
+    text = "<p>the 95 % interval of <em>5\n%</em></p><pre>7 <span>3 % 2</span></pre><code>4 % 2</code>"
+    page = polished(PAGE.replace("<p>Short.</p>", text))
+    assert "<p>the 95\N{NO-BREAK SPACE}% interval of <em>5\N{NO-BREAK SPACE}%</em></p>" in page
+    assert "<span>3 % 2</span></pre><code>4 % 2</code>" in page
+
+
+def test_entries_of_the_bibliography_are_items_of_a_list():
+    entry = '<div role="list"><div class="citation" role="doc-biblioentry">Kingma</div></div>'
+    assert '<div class="citation" role="listitem">' in polished(PAGE.replace("<p>Short.</p>", entry))
+
+
 def test_the_first_paragraph_that_says_enough_describes_the_page():
     page = polished()
     assert '<meta name="description" content="You slide a kernel over a picture, multiply &amp; add;' in page

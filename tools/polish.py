@@ -32,9 +32,12 @@ TITLE, LONGEST_TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL), 70
 REPAIRS = {
     '<dialog id="pst-search-dialog">': '<dialog id="pst-search-dialog" aria-label="Search">',
     '<summary><span class="toctree-toggle"': '<summary aria-label="Pages below this one"><span class="toctree-toggle"',
+    'role="doc-biblioentry"': 'role="listitem"',  # the list around it asks for items
     'localStorage.getItem("mode") || ""': 'localStorage.getItem("mode") || "auto"',  # else each first visit logs an error
     '<body data-default-mode="">': '<body data-default-mode="auto">',
 }
+PIECES = re.compile(r"<(pre|code|script|style)\b.*?</\1>|<[^>]+>|[^<]+", re.DOTALL)
+PERCENT = re.compile(r"(?<=\d)\s+%")
 MISSING = """<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8" /><meta name="viewport" content="width=device-width, initial-scale=1" />
@@ -108,7 +111,11 @@ def polished(page: str, name: str, address: str) -> str:
     for old, new in REPAIRS.items():
         page = page.replace(old, new)
     page = re.sub(
-        r"(<article.*?)(?=</article>)", lambda found: lazy(found[1]), page, count=1, flags=re.DOTALL
+        r"(<article.*?)(?=</article>)",
+        lambda found: whole_percents(lazy(found[1])),
+        page,
+        count=1,
+        flags=re.DOTALL,
     )
     return with_head(shorter_title(page), name, address)
 
@@ -121,6 +128,15 @@ def lazy(article: str) -> str:
         for i, text in enumerate(others)
     ]
     return "<img ".join([first, *others])
+
+
+def whole_percents(article: str) -> str:
+    """An article in which no line ends between a number and its percent sign."""
+
+    def mended(piece):
+        return piece[0] if piece[0].startswith("<") else PERCENT.sub("\N{NO-BREAK SPACE}%", piece[0])
+
+    return PIECES.sub(mended, article)
 
 
 def shorter_title(page: str) -> str:

@@ -210,6 +210,14 @@ def sized(notebook):
     return notebook
 
 
+def plain(notebook):
+    """The notebook without what only the formatter reads."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.source = re.sub(r"(?m)[ ]*# fmt: skip$", "", cell.source)
+    return notebook
+
+
 def with_quiz(notebook, chapter):
     """The notebook with the quiz of its chapter, if it has one, before the exercises; a copy where it is put in."""
     at = [i for i, cell in enumerate(notebook.cells) if re.search(r"(?m)^## Exercises", cell.source)]
@@ -259,7 +267,7 @@ def copy_sources(notebooks):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
     for target, notebook in written.items():
-        write_notebook(target, with_quiz(sized(notebook), target.stem[:2]))
+        write_notebook(target, with_quiz(plain(sized(notebook)), target.stem[:2]))
 
 
 def build_pages():

@@ -137,13 +137,16 @@ def test_a_style_sheet_keeps_what_is_in_use():
     )
 
 
-def test_a_picture_keeps_every_pixel(tmp_path):
+def test_a_picture_keeps_its_colours(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    pixels[0, 0], pixels[0, 1] = 0, 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
     slim.as_webp(tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
     with Image.open(tmp_path / "a.webp") as image:
-        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), pixels)
+        found = np.asarray(image.convert("RGB")).astype(int)
+    assert np.abs(found - pixels).max() <= 4
+    assert (found[0, :2] == pixels[0, :2]).all()
 
 
 # --- the reference

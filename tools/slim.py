@@ -1,7 +1,8 @@
 """Make the finished pages light: figures without waste, only the styles and the icons that the pages use.
 
-A figure is stored as WebP without loss, a third of its PNG. The theme's style sheet describes 2,000 icons and every
-part of Bootstrap; what no page and no script names is left out, and the fonts keep the icons that are left.
+A figure is stored as WebP with 32 shades of each colour, which no eye tells from 256. The theme's style sheet describes
+2,000 icons and every part of Bootstrap; what no page and no script names is left out, and the fonts keep the icons that
+are left.
 """
 
 import io
@@ -15,6 +16,7 @@ from PIL import Image
 
 STYLES = ("styles/pydata-sphinx-theme.css", "sphinx-design.min.css")
 FONTS = "vendor/fontawesome/webfonts"
+SHADES = 31  # above black
 WORD = re.compile(r"[A-Za-z_][\w-]*")
 CLASS = re.compile(r"\.((?:[\w-]|\\.)+)")
 PIECE = re.compile(r"""/\*.*?\*/|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[{}]|[^{}"'/]+|/""", re.DOTALL)
@@ -53,9 +55,10 @@ def slim(folder: Path) -> None:
 
 
 def as_webp(picture: Path) -> None:
-    """Put the same pixels into a smaller file."""
+    """Put the pixels into a smaller file, each colour moved by at most four of 255; black and white stay."""
+    nearest = [round(round(value / 255 * SHADES) * 255 / SHADES) for value in range(256)]
     with Image.open(picture) as image:
-        image.save(picture.with_suffix(".webp"), lossless=True, method=4)
+        image.convert("RGB").point(nearest * 3).save(picture.with_suffix(".webp"), lossless=True, method=4)
     picture.unlink()
 
 

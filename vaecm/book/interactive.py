@@ -152,7 +152,7 @@ PLANE = (
     '<canvas width="{width}" height="{height}" role="img" aria-label="The decoder\'s picture at this point">'
     "</canvas></div>"
 )
-GREYS = 63  # shades of a stored picture, a third of the weight of 256
+GREYS = 63  # shades of a stored picture above black: fewer weigh less
 
 
 def product_of_experts() -> Any:

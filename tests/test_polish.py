@@ -63,6 +63,14 @@ def test_entries_of_the_bibliography_are_items_of_a_list():
     assert '<div class="citation" role="listitem">' in polished(PAGE.replace("<p>Short.</p>", entry))
 
 
+def test_labels_say_what_is_seen_and_grey_is_read_in_the_dark():
+    fold = '<style>#T_1 {\n  color: #767676;\n}</style><summary aria-label="Toggle hidden content">Show</summary>'
+    page = polished(PAGE.replace("<p>Short.</p>", fold))
+    assert "<summary>Show</summary>" in page
+    assert "color: var(--quiet, #767676);" in page
+    assert polished(page) == page
+
+
 def test_the_first_paragraph_that_says_enough_describes_the_page():
     page = polished()
     assert '<meta name="description" content="You slide a kernel over a picture, multiply &amp; add;' in page

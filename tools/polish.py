@@ -33,6 +33,12 @@ REPAIRS = {
     '<dialog id="pst-search-dialog">': '<dialog id="pst-search-dialog" aria-label="Search">',
     '<summary><span class="toctree-toggle"': '<summary aria-label="Pages below this one"><span class="toctree-toggle"',
     'role="doc-biblioentry"': 'role="listitem"',  # the list around it asks for items
+    # labels that say something else than the words that one sees
+    '<summary aria-label="Toggle hidden content">': "<summary>",
+    'search-button-field search-button__button pst-js-only" title="Search" aria-label="Search"': (
+        'search-button-field search-button__button pst-js-only" title="Search"'
+    ),
+    "color: #767676;": "color: var(--quiet, #767676);",  # no grey can be read on white and on black
     'localStorage.getItem("mode") || ""': 'localStorage.getItem("mode") || "auto"',  # else each first visit logs an error
     '<body data-default-mode="">': '<body data-default-mode="auto">',
 }

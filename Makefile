@@ -5,6 +5,7 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 
 .PHONY: student solutions instructor grade check-exercises project grade-project
+.PHONY: slides pdf epub offline release
 .PHONY: help book html notebooks test bench gates protocol lint format set-repository colab-check web-check clean
 
 help:
@@ -24,6 +25,9 @@ help:
 	@echo "make check-exercises execute the chapters: each solution must pass its tests, each blank stub fail"
 	@echo "make project SEED=...  a market whose truth you alone know, with a brief (STUDENT=name: one for each)"
 	@echo "make grade-project SUBMISSION=folder SEED=...  predictions and decision against the truth"
+	@echo "make slides          10 to 20 slides for each chapter, in build/slides (CHAPTERS=\"05 20\", PDF=1: PDF too)"
+	@echo "make pdf             the built book as one PDF; make epub: as EPUB; make offline: as a zip to open from disk"
+	@echo "make release VERSION=1.2.3  set the version, build and check all that readers download (DRY=1: in a copy)"
 	@echo "make set-repository URL=https://github.com/owner/name"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -106,3 +110,20 @@ project: $(STAMP)
 
 grade-project: $(STAMP)
 	@$(PY) tools/project.py grade --seed $(SEED) --submission "$(SUBMISSION)" $(if $(STUDENT),--student "$(STUDENT)")
+
+slides: $(STAMP)
+	@$(PY) tools/slides.py $(CHAPTERS) $(if $(PDF),--pdf) $(if $(OUT),--out "$(OUT)")
+
+# pypdf lies in a folder of its own: what is installed beside the chapters is part of their key.
+pdf: $(STAMP)
+	@test -d _build/print/pypdf || $(PY) -m pip install -q --disable-pip-version-check --target _build/print pypdf
+	@PYTHONPATH=_build/print $(PY) tools/book_pdf.py $(if $(OUT),--out "$(OUT)")
+
+epub: $(STAMP)
+	@$(PY) tools/book_epub.py $(if $(OUT),--out "$(OUT)")
+
+offline: $(STAMP)
+	@$(PY) tools/offline.py $(if $(OUT),--out "$(OUT)")
+
+release: $(STAMP)
+	@$(PY) tools/release.py "$(VERSION)" $(if $(DRY),--dry-run)

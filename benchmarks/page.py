@@ -248,10 +248,14 @@ def _labels(part):
 
 SECTIONS = {
     "protocol": ("Rivals", protocol),
-    "parts": ("Representations and parts", protocol),
-    "decisions": ("Decisions", decisions),
+    "parts": ("A market of real pictures and headlines, and what each part is worth there", protocol),
+    "simulated_parts": (
+        "Parts on the simulated market, before trust in experts was learned and looks were compared",
+        protocol,
+    ),
+    "decisions": ("Decisions, with the model before looks were compared", decisions),
     "compress": ("Smaller models", compress),
-    "speed": ("Time and memory", speed),
+    "speed": ("Time and memory, before looks were compared", speed),
     "growth": ("Growth", growth),
     "conv_vae": ("The convolutional VAE against the Keras example", conv_vae),
     "latent": ("Latent dimensions", latent),
@@ -261,7 +265,8 @@ SECTIONS = {
 }
 
 COMMANDS = {
-    "parts": "protocol --name parts --n 100000 --users 2000",
+    "parts": "protocol --stage pictures --name parts --n 100000 --users 2000 --seeds 31 32 33",
+    "simulated_parts": "protocol --stage rivals parts --name simulated_parts --n 100000 --users 2000 --seeds 31 32 33",
     "decisions": "decisions --n 100000 --users 2000 --settings parts",
 }
 

@@ -60,6 +60,19 @@ def test_the_source_of_a_formula_moves_into_its_text():
     assert book_epub.plain_math(drawn) == '<math alttext="x &quot;y&quot;" xmlns="m"><mi>x</mi></math>'
 
 
+@pytest.mark.parametrize(
+    ("drawn", "valid"),
+    [
+        ('<mtable rowspacing="1em" width="100%" columnspacing="">', '<mtable rowspacing="1em">'),
+        ('<mtd width="50%"></mtd><mspace width="1em"/>', '<mtd></mtd><mspace width="1em"/>'),
+        ('<mo lspace="1em"><mrow><mi>m</mi></mrow></mo><mo>=</mo>', "<mrow><mi>m</mi></mrow><mo>=</mo>"),
+        ("<mover><mi>p</mi><mo>^</mo></mover>", "<mover><mi>p</mi><mo>^</mo></mover>"),
+    ],
+)
+def test_what_the_schema_does_not_know_goes(drawn, valid):
+    assert book_epub.plain_math(f"<math >{drawn}</math>") == f"<math >{valid}</math>"
+
+
 def test_blocks_do_not_stand_in_paragraphs():
     article = BeautifulSoup("<div><p>a<table><tr><td>1</td></tr></table></p></div>", "html.parser").div
     book_epub.tidy(article)

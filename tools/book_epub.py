@@ -72,6 +72,13 @@ CONTAINER = """<?xml version="1.0" encoding="UTF-8"?>
 
 # --- formulas
 
+# What KaTeX writes and the EPUB's schema does not know.
+NOT_IN_MATHML = (
+    (re.compile(r'(<mt(?:able|d)\b[^>]*?) width="[^"]*"'), r"\1"),
+    (re.compile(r' columnspacing=""'), ""),
+    (re.compile(r"<(mtext|mi|mo|mn)\b[^>]*>(<mrow>(?:(?!</\1>).)*</mrow>)</\1>", re.DOTALL), r"\2"),
+)
+
 
 def formulas_of(article: Tag) -> list[tuple[NavigableString, str, bool]]:
     """The text nodes that hold TeX, with the TeX and whether it stands on its own."""
@@ -114,6 +121,8 @@ def plain_math(text: str) -> str:
     math = re.search(r"<math.*</math>", text, re.DOTALL)[0]
     tex = re.search(r"<annotation[^>]*>(.*?)</annotation>", math, re.DOTALL)
     math = re.sub(r"<annotation.*?</annotation>|</?semantics>", "", math, flags=re.DOTALL)
+    for wrong, right in NOT_IN_MATHML:
+        math = wrong.sub(right, math)
     return math.replace(
         "<math ", f'<math alttext="{tex[1].replace(chr(34), "&quot;")}" ' if tex else "<math ", 1
     )

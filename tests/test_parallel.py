@@ -41,8 +41,9 @@ def sgd():
     return keras.optimizers.SGD(0.1)
 
 
-def adam():
-    return keras.optimizers.Adam(0.01, clipnorm=1.0)
+adam = partial(
+    keras.optimizers.Adam, 0.01, clipnorm=1.0
+)  # which workers can read: this file is none of their modules
 
 
 @pytest.fixture
@@ -169,6 +170,14 @@ def test_two_workers_take_the_same_steps_as_one_even_if_one_is_killed(task):
     assert killed
     assert np.isfinite(losses).all()
     assert largest_gap(alone.get_weights(), pair.get_weights()) < 1e-6
+
+
+@needs_ray
+def test_a_worker_that_cannot_begin_ends_the_training_at_once(task):
+    began = time.monotonic()
+    with pytest.raises(Exception, match="creation task"):
+        parallel.train(network(), replace(task, optimizer=sgd), workers=2)  # workers do not know this file
+    assert time.monotonic() - began < parallel.PATIENCE / 2
 
 
 @needs_ray

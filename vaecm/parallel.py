@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -187,6 +188,8 @@ class Worker:
 
     def __init__(self, plan: dict, task: Task, mine: Sequence[int]):
         self.task, self.rows, self.order = task, {k: Rows(task.shares[k]) for k in mine}, {}
+        if plan["module"]:  # a process that is new has not registered the model's class yet
+            import_module(plan["module"])
         self.model, self.optimizer = keras.saving.deserialize_keras_object(plan), task.optimizer()
         self.size = task.batch_size // len(task.shares)
         self.model(split_targets(next(iter(self.rows.values()))[np.zeros(1, np.int64)])[0])  # builds it
@@ -351,8 +354,8 @@ class Team:
         while True:
             try:
                 return self.ask("restore", str(file))
-            except self.lost:
-                if time.monotonic() > end:
+            except self.lost as error:  # one that cannot begin will not be there later either
+                if time.monotonic() > end or "creation task" in str(error):
                     raise
                 time.sleep(0.2)
 

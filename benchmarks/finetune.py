@@ -19,14 +19,8 @@ from vaecm.latents import Representation, last_before, mean_rows, request_second
 from vaecm.predictor import learn_state, make_network, network_inputs, targets
 
 LENGTH, BATCH = 32, 512
-OWN = (
-    "table",
-    "place",
-    "session",
-    "every",
-    "session_look",
-    "every_look",
-)  # what each impression has of its own
+# What each impression has of its own.
+OWN = ("table", "place", "session", "every", "session_look", "every_look")
 RATES = {"fine-tuned": (1e-4, 2), "end to end": (1e-3, 3)}  # learning rate, and passes at most
 
 

@@ -184,7 +184,7 @@ def test_events_of_training_count_whether_the_file_repeats_them_or_not(learned, 
 def test_events_are_those_of_the_whole_log(learned, last):
     """Kept events and what came since are one stream, as if it had been read at once."""
     found, looks = learned.events_of(last, np.arange(len(last.users)))
-    whole = learned.coded(user_stream(last), learned.catalogue)
+    whole = learned.features.coded(user_stream(last), learned.items, learned.catalogue)
     assert looks is learned.looks  # of products, which training knew
     pd.testing.assert_frame_equal(found[whole.columns], whole, check_dtype=False)
 

@@ -35,7 +35,7 @@ from vaecm.effects import Batches, Calibration, EffectNetwork, Voters
 from vaecm.export import litert, need, onnx_networks, onnx_small, write
 from vaecm.market import Market
 from vaecm.options import range_problems, refuse, whole_problems
-from vaecm.predictor import EffectPredictor, effects, network_inputs, outputs
+from vaecm.predictor import NOT_ASKED, EffectPredictor, effects, network_inputs, outputs
 
 SKIPPED = ("attributes", "item")  # experts whose input a student reads as plain columns, or that nobody reads
 HEADS = (1.0, 0.3, 0.05)  # weights of click, conversion and value in the student's loss
@@ -564,8 +564,7 @@ def expected_clicks(predictor: EffectPredictor, market: Market, moments: int = 1
     """
     log, contents = market.impressions, market.contents
     met = log.drop_duplicates("user_id", keep="last").tail(moments)
-    outcomes = ["clicked", "converted", "converted_at", "sales", "request_id", "propensity"]
-    rows = met.drop(columns=[name for name in outcomes if name in met])
+    rows = met.drop(columns=[name for name in NOT_ASKED if name in met])
     rows = rows.iloc[np.tile(np.arange(len(met)), len(contents))].reset_index(drop=True)
     rows = rows.assign(
         content_id=contents["content_id"].to_numpy().repeat(len(met)), impression_id=np.arange(len(rows))

@@ -18,6 +18,7 @@ from scipy.stats import beta, norm
 from sklearn.linear_model import LogisticRegression
 
 from vaecm import losses
+from vaecm.serving import LINEAR_PARTS, TREE_PARTS
 from vaecm.training import TracedOnce
 
 RANK = 8  # of the product of content and user
@@ -173,6 +174,14 @@ class Batches(keras.utils.PyDataset):
             self.order = self.rng.permutation(len(self.targets))
 
 
+def adamw(learning_rate: float, penalty: float, steps: int) -> keras.optimizers.Optimizer:
+    """AdamW at a rate that falls on a cosine; what is no matrix of weights does not decay."""
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.01)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=penalty, clipnorm=5.0)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "exam", "log_s"])
+    return optimizer
+
+
 def train_network(
     network: EffectNetwork, train: tuple, valid: tuple, epochs: int, batch_size: int, learning_rate: float,
     penalty: float, callback: Callable | None = None,
@@ -183,10 +192,7 @@ def train_network(
     """
     size = min(batch_size, max(len(train[1]) // 8, 1))
     data = Batches(*train, size, LOOKS, network.options["seed"])
-    rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * data.looks * len(data), alpha=0.01)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=penalty, clipnorm=5.0)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "exam", "log_s"])
-    network.compile(optimizer=optimizer)
+    network.compile(optimizer=adamw(learning_rate, penalty, epochs * data.looks * len(data)))
     keep = keras.callbacks.EarlyStopping("val_loss", patience=2 * data.looks, restore_best_weights=True)
     tell = keras.callbacks.LambdaCallback(on_epoch_end=callback)
     network.fit(
@@ -219,9 +225,7 @@ def train_trees(train: tuple, valid: tuple, seed: int = 0) -> lightgbm.Booster |
 
 def tree_columns(inputs: dict[str, np.ndarray]) -> np.ndarray:
     """What the trees read: all that the networks read, side by side."""
-    return np.hstack([inputs[name] for name in ("table", "match", "content", "user", "place")]).astype(
-        np.float32
-    )
+    return np.hstack([inputs[name] for name in TREE_PARTS]).astype(np.float32)
 
 
 def train_linear(train: tuple) -> np.ndarray | None:
@@ -241,7 +245,7 @@ def train_linear(train: tuple) -> np.ndarray | None:
 
 def linear_columns(inputs: dict[str, np.ndarray]) -> np.ndarray:
     """What the regression reads; each position is a column of its own."""
-    parts = [inputs[name] for name in ("table", "match", "content", "user", "summary") if name in inputs]
+    parts = [inputs[name] for name in LINEAR_PARTS if name in inputs]
     position = np.eye(50, dtype=np.float32)[np.minimum(inputs["place"][:, 0], 49)]
     return np.hstack([*parts, position]).astype(np.float32)
 

@@ -399,8 +399,8 @@ class Features:
         )
         return np.append(code, 0)[row]  # row -1, which is missing, is the last one
 
-    def coded(self, stream: pd.DataFrame, items: ItemEmbeddings) -> pd.DataFrame:
-        """A stream of `history.user_stream` in numbers alone: user, time, action, category, item (row or -1), dwell."""
+    def coded(self, stream: pd.DataFrame, items: ItemEmbeddings, catalogue: Sequence = ()) -> pd.DataFrame:
+        """A stream in numbers: user, time, action, category, dwell; rows of items (item) and catalogue (look), or -1."""
         row, found = pd.factorize(stream["item"])
         codes = {"user": stream["user"], "time": stream["time"]}
         codes |= {
@@ -408,7 +408,9 @@ class Features:
             "category": self.codes(stream["category"]),
         }
         codes |= {"dwell": _numbers(stream["dwell"]).astype(np.float32)}
-        return pd.DataFrame(codes | {"item": np.append(schema.rows_of(found, items.items), -1)[row]})
+        for name, known in (("item", items.items), ("look", np.asarray(catalogue, object))):
+            codes[name] = np.append(schema.rows_of(found, known), -1)[row]
+        return pd.DataFrame(codes)
 
     def event_inputs(
         self, events: pd.DataFrame, windows: np.ndarray, items: ItemEmbeddings

@@ -55,7 +55,8 @@ class Representation:
         """Learn all of it without labels, from what was known at the end of `market`; no later event is learned from."""
         features = Features.learn(market, validation, config.title_length)
         stream = user_stream(joined(market, validation), features.history.until)
-        past = (stream["time"] <= seconds(market.impressions["time"]).max()).to_numpy()
+        until = seconds(market.impressions["time"]).max()
+        past = (stream["time"] <= until).to_numpy()
         # clicks would tell the labels of training's own impressions
         browsed = stream[past & (stream["source"] == "event").to_numpy()]
         items = ItemEmbeddings.learn(browsed, config.item_dim, seed)
@@ -69,12 +70,9 @@ class Representation:
             train(vae, inputs, steps, seed=seed, callback=callback)
 
         self.learn_contents(market, seed, fit if config.vae_steps else None)
-        self.events = self.coded(stream, self.catalogue)
-        events = self.events[past].reset_index(drop=True)
-        windows, _ = event_windows(events["user"].to_numpy(), config.history_length)
-        windows = windows[(windows >= 0).sum(axis=1) > 1]
-        if len(windows) and config.vae_steps > 1:
-            fit(self.history_vae, features.event_inputs(events, windows, items), config.vae_steps // 2)
+        self.events = features.coded(stream, items, self.catalogue)
+        if config.vae_steps > 1:
+            self.learn_states(until, lambda vae, x: fit(vae, x, config.vae_steps // 2))
         return self
 
     def learn_contents(self, market: Market, seed: int, fit: Callable | None) -> None:
@@ -88,31 +86,33 @@ class Representation:
                 self.content_vae.learn_trust({name: x[apart] for name, x in inputs.items()})
         self.catalogue, self.looks = self.item_looks(market, rows)
 
+    def learn_states(self, until: int, fit: Callable) -> None:
+        """Train the history VAE by ``fit(vae, inputs)`` on what happened up to a second."""
+        events = self.events[self.events["time"] <= until].reset_index(drop=True)
+        windows, _ = event_windows(events["user"].to_numpy(), self.length)
+        windows = windows[(windows >= 0).sum(axis=1) > 1]
+        if len(windows):
+            fit(self.history_vae, self.features.event_inputs(events, windows, self.items))
+
     def content_inputs(self, market: Market, rows: np.ndarray) -> dict[str, np.ndarray]:
         """What the content VAE reads of some contents, and the item embeddings that it has to tell."""
         return self.features.content_inputs(market, rows) | {"item": self.item_vectors(market, rows)}
 
     def item_vectors(self, market: Market, rows: np.ndarray) -> np.ndarray:
         """Item embeddings of some contents, NaN where the item is not known: (n, D)."""
-        return self.items.vectors(self.item_ids(market)[rows])
+        return self.items.vectors(self.item_ids(market, rows))
 
-    def item_ids(self, market: Market) -> np.ndarray:
-        """The item of each content: its product where the log knows products, else itself; None where missing: (C,)."""
-        contents = market.content_table()
+    def item_ids(self, market: Market, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """The item of some contents: the product where the log knows products, else itself; None where missing: (n,)."""
+        contents = market.content_table().iloc[rows]
         column = "product_id" if self.features.history.item == "product" else "content_id"
         return canonical(contents[column]) if column in contents else np.full(len(contents), None)
 
     def item_looks(self, market: Market, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids of the items of some contents, and the means of z and summary of these contents: (n,) and (n, L + K)."""
         each = np.hstack([self.contents(market, rows).mean, self.features.summary(market, rows)])
-        found = pd.DataFrame(each).groupby(self.item_ids(market)[rows]).mean()
+        found = pd.DataFrame(each).groupby(self.item_ids(market, rows)).mean()
         return found.index.to_numpy(object), found.to_numpy(np.float32)
-
-    def coded(self, stream: pd.DataFrame, catalogue: np.ndarray) -> pd.DataFrame:
-        """A stream of `history.user_stream` in numbers alone; ``look`` is the row of the item in a catalogue, or -1."""
-        row, found = pd.factorize(stream["item"])
-        look = np.append(rows_of(found, catalogue), -1)[row]
-        return self.features.coded(stream, self.items).assign(look=look)
 
     def contents(self, market: Market, rows: np.ndarray) -> Latent:
         """Posterior of z of some contents: (n, L) each."""
@@ -139,7 +139,7 @@ class Representation:
         stream = user_stream(replace(market, users=users, **parts), history=history)
         stream = stream[(known[stream["user"]] < 0) | (stream["time"] > history.until)]
         catalogue, looks = self.known_looks(market, stream)
-        fresh = self.coded(stream, catalogue)
+        fresh = self.features.coded(stream, self.items, catalogue)
         place = np.full(len(self.users), -1)
         place[known[known >= 0]] = np.flatnonzero(known >= 0)
         old = self.events[place[self.events["user"]] >= 0]

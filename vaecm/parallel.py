@@ -188,8 +188,8 @@ class Worker:
 
     def __init__(self, plan: dict, task: Task, mine: Sequence[int]):
         self.task, self.rows, self.order = task, {k: Rows(task.shares[k]) for k in mine}, {}
-        if plan["module"]:  # a process that is new has not registered the model's class yet
-            import_module(plan["module"])
+        for name in modules_of(plan):  # a process that is new has not registered the model's classes yet
+            import_module(name)
         self.model, self.optimizer = keras.saving.deserialize_keras_object(plan), task.optimizer()
         self.size = task.batch_size // len(task.shares)
         self.model(split_targets(next(iter(self.rows.values()))[np.zeros(1, np.int64)])[0])  # builds it
@@ -240,6 +240,20 @@ class Worker:
         for variable, value in states:
             variable.assign(value)
         return os.getpid()
+
+
+def modules_of(plan: Any) -> set[str]:
+    """Modules of all classes in what `keras.saving.serialize_keras_object` gives.
+
+    Examples
+    --------
+    >>> plan = {"module": "vaecm.vae", "config": {"experts": [{"module": "vaecm.experts"}, {"module": None}]}}
+    >>> sorted(modules_of(plan))
+    ['vaecm.experts', 'vaecm.vae']
+    """
+    parts = plan.values() if isinstance(plan, dict) else plan if isinstance(plan, list | tuple) else ()
+    found = set().union(*map(modules_of, parts))
+    return found | ({plan["module"]} if isinstance(plan, dict) and plan.get("module") else set())
 
 
 def averaged(found: dict[int, np.ndarray]) -> tuple[float, np.ndarray]:

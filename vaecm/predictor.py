@@ -37,6 +37,8 @@ RANGES = {
 }  # fmt: skip
 TREES_FILE = "trees.txt"
 EFFECTS = ("ctr", "cvr", "ctcvr", "sales")
+# What an impression that did not happen does not have.
+NOT_ASKED = ("clicked", "converted", "converted_at", "sales", "request_id", "propensity")
 
 
 @dataclass(frozen=True)
@@ -287,8 +289,7 @@ class EffectPredictor:
             raise ValueError("score_contents: no impression of this audience says when it is met")
         moments = moments.iloc[np.random.default_rng(self.seed).permutation(len(moments))[:sample]]
         contents = market.contents["content_id"].to_numpy()
-        outcomes = ["clicked", "converted", "converted_at", "sales", "request_id", "propensity"]
-        rows = moments.drop(columns=[name for name in outcomes if name in moments])
+        rows = moments.drop(columns=[name for name in NOT_ASKED if name in moments])
         rows = rows.iloc[np.repeat(np.arange(len(moments)), len(contents))].reset_index(drop=True)
         rows = rows.assign(content_id=np.tile(contents, len(moments)), impression_id=np.arange(len(rows)))
         rows = rows.assign(position=position) if "position" in rows else rows

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.dataset as pads
 
-from vaecm.effects import LOOKS, Voters, train_linear, train_trees
+from vaecm.effects import LOOKS, Voters, adamw, train_linear, train_trees
 from vaecm.history import CONTEXT, seconds
 from vaecm.io import MANIFEST, about, new_folder
 from vaecm.latents import Representation
@@ -49,7 +49,7 @@ from vaecm.predictor import (
 )
 from vaecm.schema import canonical, rows_of
 from vaecm.splits import split_by_time
-from vaecm.training import event_windows
+from vaecm.training import adam, warm_kl
 
 BY_USER = ("users", "impressions", "events")
 FACTS = ("impression_id", "request_id", "user_id", "content_id", "time", *CONTEXT, "clicked", "converted",
@@ -338,28 +338,6 @@ def prepare(
 # --- training -------------------------------------------------------------------------------------------------
 
 
-def adam(learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer of the autoencoders, as `vaecm.training.train` has it: warm-up, then a cosine."""
-    warm = max(1, steps // 10)
-    rate = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 10, max(1, steps - warm), 0.02, "rate", learning_rate, warm
-    )
-    return keras.optimizers.Adam(rate, clipnorm=5.0)
-
-
-def adamw(learning_rate: float, penalty: float, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer of the effect networks, as `vaecm.effects.train_network` has it."""
-    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.01)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=penalty, clipnorm=5.0)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "exam", "log_s"])
-    return optimizer
-
-
-def warm_kl(steps: int, model: keras.Model, step: int) -> None:
-    """Give the KL term its full weight over the first half of the steps, as `vaecm.training.train` does."""
-    model.kl_weight.assign(min(1.0, 2 * (step + 1) / steps))
-
-
 @dataclass(frozen=True)
 class Run:
     """Where and with how many workers `fit` works; see there."""
@@ -496,14 +474,11 @@ def _represent(market, validation, config, seed, run):
     found.learn_contents(
         market, seed, lambda vae, inputs: run.train_vae("contents", vae, inputs, config.vae_steps, seed)
     )
-    past = found.events[found.events["time"] <= seconds(market.impressions["time"]).max()].reset_index(
-        drop=True
-    )
-    windows, _ = event_windows(past["user"].to_numpy(), config.history_length)
-    windows = windows[(windows >= 0).sum(axis=1) > 1]
-    if len(windows) and config.vae_steps > 1:
-        inputs = found.features.event_inputs(past, windows, found.items)
-        run.train_vae("histories", found.history_vae, inputs, config.vae_steps // 2, seed)
+    if config.vae_steps > 1:
+        found.learn_states(
+            seconds(market.impressions["time"]).max(),
+            lambda vae, inputs: run.train_vae("histories", vae, inputs, config.vae_steps // 2, seed),
+        )
     return found
 
 

@@ -51,6 +51,23 @@ class TracedOnce(keras.Model):
         return total + ops.sum(self.losses) if self.losses else total
 
 
+def warm_up(steps: int) -> int:
+    """Steps of the warm-up: a tenth."""
+    return max(1, steps // 10)
+
+
+def adam(learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
+    """Adam whose rate rises to `learning_rate` in the first tenth of the steps and falls on a cosine."""
+    warm, cosine = warm_up(steps), keras.optimizers.schedules.CosineDecay
+    rate = cosine(learning_rate / 10, max(1, steps - warm), 0.02, "rate", learning_rate, warm)
+    return keras.optimizers.Adam(rate, clipnorm=5.0)
+
+
+def warm_kl(steps: int, model: TracedOnce, step: int) -> None:
+    """Give the KL term its full weight over the first half of the steps."""
+    model.kl_weight.assign(min(1.0, 2 * (step + 1) / steps))
+
+
 def train(
     model: TracedOnce, inputs: dict[str, np.ndarray], steps: int, batch_size: int = 128, learning_rate: float = 3e-3,
     seed: int = 0, callback: Callable[[int], object] | None = None,
@@ -63,15 +80,13 @@ def train(
     tenth; raises ValueError if the loss is no longer a number.
     """
     n, rng, rest = len(next(iter(inputs.values()))), np.random.default_rng(seed), np.zeros(0, np.int64)
-    warm, cosine = max(1, steps // 10), keras.optimizers.schedules.CosineDecay
-    rate = cosine(learning_rate / 10, max(1, steps - warm), 0.02, "rate", learning_rate, warm)
-    model.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=5.0))
+    model.compile(optimizer=adam(learning_rate, steps))
     for step in range(steps):
         if len(rest) < min(batch_size, n):
             rest = np.concatenate([rest, rng.permutation(n)])
-        model.kl_weight.assign(min(1.0, 2 * (step + 1) / steps))
+        warm_kl(steps, model, step)
         rows, rest = np.split(rest, [min(batch_size, n)])
-        if step == steps - warm:
+        if step == steps - warm_up(steps):
             model.reset_metrics()
         logs = model.train_on_batch({name: values[rows] for name, values in inputs.items()}, return_dict=True)
         if not np.isfinite(logs["loss"]):

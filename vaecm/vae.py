@@ -161,10 +161,15 @@ class MultimodalVAE(TracedOnce):
     def encode(self, inputs: dict[str, Tensor], training: bool = False) -> Latent:
         """Posterior of z given all modalities that are there: ``Latent(mean, log_var)``, each (B, L)."""
         x = self.there(inputs)
+        means, log_vars, read = self.opinions(x, training)
+        return product_of_experts(means, log_vars, ops.take(x["present"] * self.trust, read, axis=1))
+
+    def opinions(self, x: dict[str, Tensor], training: bool = False) -> tuple[Tensor, Tensor, list[int]]:
+        """Mean and log-variance of the experts that read what `there` gives, (B, m, L) each, and their numbers."""
         read = [i for i, name in enumerate(self.experts) if name in x and name not in self.options["targets"]]
         opinions = [self.parts[i].encode(x[list(self.experts)[i]], training=training) for i in read]
         means, log_vars = (ops.stack(part, axis=1) for part in zip(*opinions, strict=True))
-        return product_of_experts(means, log_vars, ops.take(x["present"] * self.trust, read, axis=1))
+        return means, log_vars, read
 
     def learn_trust(self, inputs: dict[str, np.ndarray]) -> None:
         r"""Learn from rows that were not trained on how far each expert may be believed.
@@ -175,9 +180,7 @@ class MultimodalVAE(TracedOnce):
         that has learned its rows by heart is sure of new ones, and wrong. A dozen rows change little.
         """
         x, targets = self.there(inputs), self.options["targets"]
-        read = [i for i, name in enumerate(self.experts) if name in x and name not in targets]
-        opinions = [self.parts[i].encode(x[list(self.experts)[i]]) for i in read]
-        means, log_vars = (ops.stack(part, axis=1) for part in zip(*opinions, strict=True))
+        means, log_vars, read = self.opinions(x)
         present = ops.take(x["present"], read, axis=1)
         known = {name: x["present"][:, i] for i, name in enumerate(self.experts)}
 

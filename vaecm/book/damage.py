@@ -529,7 +529,7 @@ def refit(predictor: EffectPredictor, train: Market, validation: Market) -> Effe
         features, old.items, old.content_vae, old.history_vae, old.users, old.length
     )
     new.representation.catalogue, new.representation.looks = old.catalogue, old.looks
-    new.representation.events = new.representation.coded(stream, old.catalogue)
+    new.representation.events = features.coded(stream, old.items, old.catalogue)
     new.state = learn_state(train, validation)
     parts = [
         (network_inputs(new.representation, p, new.state), targets(p, new.state)) for p in (train, validation)

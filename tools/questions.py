@@ -87,3 +87,31 @@ QUESTIONS = {
         3, lambda rng: (rng.normal(0, 3, size=4).round(3), float(rng.choice([-700.0, 1.5, 800.0])))
     ),
 }
+
+
+# --- chapters 09 to 17
+
+
+def delays(rng):
+    """Delays of orders, the ages of their clicks, and a share that falls between two orders."""
+    hours = rng.lognormal(1, 1.5, size=40).round(2)
+    age = hours + (rng.uniform(0, 1.2, size=40) * hours.max()).round(2)
+    return hours, age, round(rng.uniform(0.03, 0.4), 3) + 1e-4
+
+
+def slates(rng):
+    """Rows of one user, four slates of three, not in order of time."""
+    second = np.repeat(rng.choice(900, size=4, replace=False), 3)
+    return rng.permutation(second), flips(rng, 12)
+
+
+def places(rng, n=24):
+    place = rng.permutation(np.repeat([1, 2, 3], [4, 8, 12]))
+    return place, np.r_[flips(rng, n - 3), 1, 1, 1], rates(rng, n, 0.02), rates(rng, n, 0.02)
+
+
+QUESTIONS |= {
+    "09.1": Question(1, delays),
+    "09.2": Question(2, slates),
+    "09.3": Question(2, places),
+}

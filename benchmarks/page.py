@@ -5,7 +5,6 @@
 
 import json
 import math
-import os
 import re
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pandas as pd
 
 from benchmarks import RESULTS, tables
 from benchmarks.store import long, over_seeds, paired
+from vaecm.io import new_file
 
 PAGE = Path(__file__).parent.parent / "book" / "benchmarks.md"
 HEAD = """# Benchmarks
@@ -312,9 +312,8 @@ def page(results=RESULTS):
 
 
 def main():
-    draft = PAGE.with_name(PAGE.name + ".part")
-    draft.write_text(page(), encoding="utf-8")
-    os.replace(draft, PAGE)
+    with new_file(PAGE) as draft:
+        draft.write_text(page(), encoding="utf-8")
     print(f"wrote book/{PAGE.name}")
 
 

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from vaecm.io import new_file
+
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("vaecm", "numpy", "pandas", "scipy", "scikit-learn", "lightgbm", "keras", "tensorflow")
 
@@ -28,14 +30,10 @@ def machine():
 
 def write(name, content, quiet=False):
     """Write `results/<name>.json` in one step: a run that is cut off leaves the last result as it was."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path, draft = RESULTS / f"{name}.json", RESULTS / f".{name}.{os.getpid()}.tmp"
+    path = RESULTS / f"{name}.json"
     whole = {"measured": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": machine(), **content}
-    try:
+    with new_file(path) as draft:
         draft.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
     if not quiet:
         print(f"wrote benchmarks/results/{path.name}")
     return path

@@ -5,7 +5,6 @@
 
 import json
 import math
-import os
 import re
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pandas as pd
 
 from benchmarks import RESULTS, tables
 from benchmarks.store import long, over_seeds, paired
+from vaecm.io import new_file
 
 PAGE = Path(__file__).parent.parent / "book" / "benchmarks.md"
 HEAD = """# Benchmarks
@@ -198,6 +198,27 @@ def growth(result):
     yield "Power of the number of impressions with which processor time grows: 1 is in proportion.", powers
 
 
+def scale(result):
+    rows = [
+        {"rows": f"{r['rows']:,.0f}", "parts": f"{r['parts']:.0f}", "seconds of all workers": r["worker_seconds"],
+         "peak GiB of a worker": r["peak_gib"], "after its first part": r["first_peak_gib"],
+         "dataset, MB": r["dataset_bytes"] / 1e6}
+        for r in result["predictions"]
+    ]  # fmt: skip
+    words = "Effects of a Parquet data set, part by part, by two workers: memory does not grow with the rows. "
+    words += f"A fact of the past that every worker holds takes {result['bytes_of_a_fact']:.0f} bytes."
+    yield words, pd.DataFrame(rows).set_index("rows")
+    words = "One effect network after the same steps: largest difference of a weight to this process's, rows learned from "
+    words += "a second, and seconds from the death of a worker to the next step."
+    yield words, pd.DataFrame(result.get("training", [])).rename(columns=WORKERS).set_index("who trains")
+
+
+WORKERS = {
+    "workers": "who trains", "largest_gap_of_weights": "largest difference of a weight", "last_loss": "last loss",
+    "rows_per_second": "rows a second", "seconds_from_kill_to_step": "from kill to step, s",
+}  # fmt: skip
+
+
 def conv_vae(result):
     rows = pd.DataFrame([{k: v for k, v in row.items() if k != "log"} for row in result["rows"]])
     yield "Epochs and share of the reference's time until its test loss is reached.", rows.set_index("model")
@@ -249,6 +270,7 @@ def _labels(part):
 SECTIONS = {
     "protocol": ("Rivals", protocol),
     "parts": ("A market of real pictures and headlines, and what each part is worth there", protocol),
+    "kuairand": ("A real feed, and what each part is worth there", protocol),
     "simulated_parts": (
         "Parts on the simulated market, before trust in experts was learned and looks were compared",
         protocol,
@@ -257,6 +279,7 @@ SECTIONS = {
     "compress": ("Smaller models", compress),
     "speed": ("Time and memory, before looks were compared", speed),
     "growth": ("Growth", growth),
+    "scale": ("More than one process", scale),
     "conv_vae": ("The convolutional VAE against the Keras example", conv_vae),
     "latent": ("Latent dimensions", latent),
     "backends": ("Backends", backends),
@@ -266,6 +289,7 @@ SECTIONS = {
 
 COMMANDS = {
     "parts": "protocol --stage pictures --name parts --n 100000 --users 2000 --seeds 31 32 33",
+    "kuairand": "protocol --stage kuairand --name kuairand --seeds 31 32 33",
     "simulated_parts": "protocol --stage rivals parts --name simulated_parts --n 100000 --users 2000 --seeds 31 32 33",
     "decisions": "decisions --n 100000 --users 2000 --settings parts",
 }
@@ -312,9 +336,8 @@ def page(results=RESULTS):
 
 
 def main():
-    draft = PAGE.with_name(PAGE.name + ".part")
-    draft.write_text(page(), encoding="utf-8")
-    os.replace(draft, PAGE)
+    with new_file(PAGE) as draft:
+        draft.write_text(page(), encoding="utf-8")
     print(f"wrote book/{PAGE.name}")
 
 

@@ -324,16 +324,37 @@ def test_a_parked_chapter_is_shown_and_never_executed(tmp_path, monkeypatch, cap
     assert not (tmp_path / "executed").exists()
 
 
+def run_as_test(path):
+    """What pytest prints of a chapter outside of the book, with this book's way to test chapters."""
+    text = (ROOT / "conftest.py").read_text(encoding="utf-8")
+    text = text.replace("Path(__file__).resolve().parent", f"Path({str(ROOT)!r})")
+    text += f"\nimport build\nbuild.EXECUTED = Path({str(path.parent / 'executed')!r})\n"
+    (path.parent / "conftest.py").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=path.parent, check=False).stdout
+
+
 def test_pytest_skips_a_parked_chapter_and_says_why(tmp_path):
-    (tmp_path / "conftest.py").write_text((ROOT / "conftest.py").read_text(encoding="utf-8").replace(
-        "Path(__file__).resolve().parent", f"Path({str(ROOT)!r})"
-    ), encoding="utf-8")  # fmt: skip
-    command = [sys.executable, "-m", "pytest", "-rs", "--nbval-lax", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, str(parked_chapter(tmp_path))], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert "99_parked.ipynb is parked: an old model" in done.stdout, done.stdout + done.stderr
-    assert "1 skipped" in done.stdout
+    printed = run_as_test(parked_chapter(tmp_path))
+    assert "99_parked.ipynb is parked: an old model" in printed, printed
+    assert "1 skipped" in printed
+
+
+def test_pytest_compares_what_a_checked_cell_prints_with_what_is_stored(tmp_path):
+    right, wrong, free, late = (nbformat.v4.new_code_cell(f"print({n})", id=f"c{n}") for n in range(4))
+    for cell, stored in ((right, "0"), (wrong, "7"), (free, "8"), (late, "3")):
+        cell.outputs = [nbformat.v4.new_output("stream", text=f"{stored}\n")]
+        cell.metadata["tags"] = [] if cell is free else ["nbval-check-output"]
+    path = tmp_path / "99_checked.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[right, wrong, free, late]), path)
+    printed = run_as_test(path)
+    assert "1 failed, 3 passed" in printed, printed  # the chapter runs; two of three outputs agree
+    assert "['1\\n'] == ['7\\n']" in printed
+    wrong.source = "1 / 0"
+    nbformat.write(nbformat.v4.new_notebook(cells=[right, wrong, free, late]), path)
+    printed = run_as_test(path)
+    assert "ZeroDivisionError" in printed
+    assert printed.count("its chapter did not run") == 3
 
 
 def test_the_note_of_a_parked_chapter_comes_and_goes(tmp_path):

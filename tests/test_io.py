@@ -16,6 +16,7 @@ from PIL import Image
 
 from vaecm.io import (
     checked_folder,
+    new_file,
     new_folder,
     read_arrays,
     read_numbers,
@@ -575,3 +576,25 @@ def test_rounding_keeps_its_bits_and_is_done_once():
     np.testing.assert_array_equal(rounded(once, 14), once)
     assert once[-4] == 0
     assert np.isnan(once[-3])
+
+
+def test_a_file_that_is_not_written_to_its_end_leaves_the_earlier_one(tmp_path):
+    file, link = tmp_path / "effects.csv.gz", tmp_path / "link"
+    file.write_text("old")
+    link.symlink_to(file)
+
+    def write_half():
+        with new_file(file) as draft:
+            draft.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert file.read_text() == "old"
+    with new_file(link) as draft:
+        assert draft.suffixes == file.suffixes  # who writes looks at them
+        draft.write_text("new")
+        assert file.read_text() == "old"
+    assert link.is_symlink()
+    assert file.read_text() == "new"
+    assert sorted(tmp_path.iterdir()) == [file, link]

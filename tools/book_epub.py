@@ -24,6 +24,8 @@ from build import BUILD, ROOT, pages, read_utf8
 from PIL import Image
 from web_check import chromium
 
+from vaecm.io import new_file
+
 HTML = BUILD / "html"
 KATEX = ROOT / "book" / "_static" / "katex" / "katex.min.js"
 GONE = "script, style, button, nav, dialog, iframe, canvas, link, colgroup, .headerlink, .copybtn, .vaecm-try"
@@ -315,9 +317,7 @@ def make(names: list[str], root: Path, out: Path) -> None:
         )
         title = html.escape(article.find("h1").get_text().strip())
         texts[name] = PAGE.format(title=title, up="../" * (len(Path(name).parts) - 1), body=body)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_suffix(".part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as book:
+    with new_file(out) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as book:
         book.writestr("mimetype", "application/epub+zip", zipfile.ZIP_STORED)
         book.writestr("META-INF/container.xml", CONTAINER)
         book.writestr("OEBPS/content.opf", package(articles, texts, pictures))
@@ -327,7 +327,6 @@ def make(names: list[str], root: Path, out: Path) -> None:
             book.writestr(f"OEBPS/{name}.xhtml", text)
         for name, content in pictures.items():
             book.writestr(f"OEBPS/{name}", content)
-    part.replace(out)
 
 
 def main() -> None:

@@ -21,6 +21,8 @@ from paper import print_page
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, DictionaryObject, NameObject, NullObject, TextStringObject
 
+from vaecm.io import new_file
+
 HTML = BUILD / "html"
 STYLE = """<style>
 @page {{ size: A4; margin: 17mm 16mm 19mm;
@@ -109,11 +111,8 @@ def make(names: list[str], html: Path, out: Path, site: str, title: str) -> int:
         book.add_metadata({"/Title": title})
         book.root_object[NameObject("/Lang")] = TextStringObject("en")
         book.page_mode = "/UseOutlines"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = out.with_suffix(".part")
-        with part.open("wb") as target:
-            book.write(target)
-        part.replace(out)
+        with new_file(out) as draft:
+            book.write(draft)
     return len(book.pages)
 
 

@@ -36,6 +36,7 @@ from reference import table_of_contents
 
 from vaecm.book import quiz
 from vaecm.datasets import at_hand, data_folders
+from vaecm.io import new_file
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -156,10 +157,8 @@ def write_whole(path, text):
     """Write a file in one step, and only where its content changes."""
     if path.exists() and read_utf8(path) == text:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with new_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def write_notebook(path, notebook):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from build import BUILD, ROOT
 
+from vaecm.io import new_file
+
 HTML = BUILD / "html"
 SERVED = ("_sources/", "sitemap.xml", "robots.txt", "404.html", ".buildinfo", "objects.inv")
 PACKED = {".webp", ".png", ".woff", ".woff2"}  # files that do not become smaller
@@ -22,9 +24,8 @@ def pack(html: Path, out: Path) -> int:
     """Write the zip in one step; gives the number of its files."""
     if not (html / "index.html").is_file():
         raise SystemExit(f"{html} holds no book: build it first (make html)")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part, count = out.with_suffix(".part"), 0
-    with zipfile.ZipFile(part, "w") as target:
+    count = 0
+    with new_file(out) as draft, zipfile.ZipFile(draft, "w") as target:
         for path in sorted(html.rglob("*")):
             name = path.relative_to(html).as_posix()
             if path.is_file() and not name.startswith(SERVED):
@@ -33,7 +34,6 @@ def pack(html: Path, out: Path) -> int:
                 entry.external_attr = 0o644 << 16
                 target.writestr(entry, path.read_bytes(), kind, 9)
                 count += 1
-    part.replace(out)
     return count
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from web_check import chromium
 
+from vaecm.io import new_file
+
 PATIENCE = 10_000  # milliseconds of the page's own clock, which runs ahead while nothing loads
 
 
@@ -28,6 +30,5 @@ def print_page(source: Path, target: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         if not part.exists():
             raise SystemExit(f"{source.name} was not printed:\n{done.stderr[-2000:]}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.with_suffix(".part").write_bytes(part.read_bytes())
-        target.with_suffix(".part").replace(target)
+        with new_file(target) as draft:
+            draft.write_bytes(part.read_bytes())

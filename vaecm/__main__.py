@@ -12,14 +12,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from tempfile import mkstemp
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from vaecm.io import checked_folder, read_roles, writable_folder
+from vaecm.io import checked_folder, new_file, read_roles, writable_folder
 from vaecm.market import Market, MarketError, load_market
 
 ROWS_AT_ONCE = 50_000
@@ -210,17 +209,8 @@ def predict_in_parts(predictor: Any, market: Market, draws: int = 0) -> pd.DataF
 
 def write_csv(frame: pd.DataFrame, file: Path) -> None:
     """Write a table with its index in one step: an interrupted run leaves the earlier file."""
-    file = Path(os.path.realpath(file.expanduser()))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, path = mkstemp(prefix=f".{file.name}-", dir=file.parent)
-    os.close(handle)
-    try:
-        frame.to_csv(path, compression="gzip" if file.suffix == ".gz" else None)
-        os.chmod(path, 0o644)
-        os.replace(path, file)
-    except BaseException:
-        os.unlink(path)
-        raise
+    with new_file(file) as draft:
+        frame.to_csv(draft)  # pandas packs what ends in .gz
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import gzip
 import io
 import json
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +32,7 @@ from PIL import Image
 from vaecm import schema, serving
 from vaecm.effects import Batches, Calibration, EffectNetwork, Voters
 from vaecm.export import litert, need, onnx_networks, onnx_small, write
+from vaecm.io import new_file
 from vaecm.market import Market
 from vaecm.options import range_problems, refuse, whole_problems
 from vaecm.predictor import NOT_ASKED, EffectPredictor, effects, network_inputs, outputs
@@ -687,12 +687,8 @@ def page(student: Student, market: Market, path: str | Path, covers: int = 6, ti
     }  # fmt: skip
     template = resources.files("vaecm").joinpath(TEMPLATE).read_text(encoding="utf-8")
     told = json.dumps(model, ensure_ascii=False).replace("</", "<\\/")
-    draft = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.part")
-    try:
+    with new_file(path) as draft:
         draft.write_text(template.replace("/*MODEL*/null", told, 1), encoding="utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _base64(content):

@@ -88,6 +88,31 @@ def new_folder(folder: str | Path, about: dict | None = None) -> Iterator[Path]:
     _clear(folder)
 
 
+@contextmanager
+def new_file(file: str | Path) -> Iterator[Path]:
+    """Give a path to write to, in the folder of `file` and with its suffixes, then put it in its place in one step.
+
+    When the writing fails or is interrupted, what was there before stays. A symbolic link is followed, and stays a link.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> note = Path(mkdtemp()) / "notes" / "a.txt"
+    >>> with new_file(note) as path:
+    ...     _ = path.write_text("a")
+    >>> note.read_text(), [file.name for file in note.parent.iterdir()]
+    ('a', ['a.txt'])
+    """
+    file = Path(os.path.realpath(Path(file).expanduser()))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{os.getpid()}-{file.name}")
+    try:
+        yield draft
+        os.replace(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def writable_folder(folder: str | Path) -> Path:
     """The real path of a folder that `new_folder` may replace; an error where it holds somebody else's files."""
     path = Path(os.path.realpath(Path(folder).expanduser()))

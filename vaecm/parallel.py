@@ -28,7 +28,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vaecm.io import new_folder
+from vaecm.io import new_file, new_folder
 from vaecm.options import refuse, whole_problems
 
 DRAWS = 1_000  # random numbers are drawn anew in each step and share; no layer draws as often within one
@@ -77,9 +77,8 @@ def agree(file: Path, content: dict) -> None:
     """Write what a folder is made from, or refuse with a ValueError to go on in it with something else."""
     text = json.dumps(content, sort_keys=True)
     if not file.exists():
-        draft = file.with_suffix(".tmp")
-        draft.write_text(text)
-        os.replace(draft, file)
+        with new_file(file) as draft:
+            draft.write_text(text)
     elif file.read_text() != text:
         refuse("vaecm.scale", [f"{file.parent} holds a run of {file.read_text()}, not of {text}"])
 
@@ -309,9 +308,8 @@ def save_state(
     folder: str | Path, step: int, model: keras.Model, optimizer: keras.optimizers.Optimizer
 ) -> None:
     """Write the state after some steps as ``step-0000100.npz``, in one step."""
-    draft = Path(folder) / f".step-{step:07d}.npz"
-    np.savez(draft, *(keras.ops.convert_to_numpy(v) for v in state_of(model, optimizer)))
-    os.replace(draft, Path(folder) / f"step-{step:07d}.npz")
+    with new_file(Path(folder) / f"step-{step:07d}.npz") as draft:
+        np.savez(draft, *(keras.ops.convert_to_numpy(v) for v in state_of(model, optimizer)))
 
 
 def split_targets(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import sys
 import time
 import warnings
@@ -31,7 +30,7 @@ import pyarrow.dataset as pads
 
 from vaecm.effects import LOOKS, Voters, adamw, train_linear, train_trees
 from vaecm.history import CONTEXT, seconds
-from vaecm.io import MANIFEST, about, new_folder
+from vaecm.io import MANIFEST, about, new_file, new_folder
 from vaecm.latents import Representation
 from vaecm.market import Market, MarketError, Problem
 from vaecm.options import is_number, is_whole, refuse, whole_problems
@@ -210,11 +209,9 @@ class PartWorker:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
         began, rows = time.perf_counter(), [self.one(int(k)) for k in batch["part"]]
-        unit = 2**30 if sys.platform == "darwin" else 2**20  # of bytes there, of KiB elsewhere
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         seconds_ = (time.perf_counter() - began) / len(rows)
         told = {"part": batch["part"], "rows": rows, "seconds": [seconds_] * len(rows)}
-        return told | {"peak_gib": [peak] * len(rows), "process": [os.getpid()] * len(rows)}
+        return told | {"peak_gib": [peak_gib()] * len(rows), "process": [os.getpid()] * len(rows)}
 
     def one(self, k: int) -> int:
         """Do one part; gives its rows."""
@@ -268,6 +265,16 @@ def each_part(
     return pd.DataFrame(rows, columns=columns).sort_values("part", ignore_index=True)
 
 
+def peak_gib() -> float:
+    """Peak memory of this process in GiB; NaN on Windows, which does not tell."""
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:
+        return float("nan")
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # of bytes there, of KiB elsewhere
+    return getrusage(RUSAGE_SELF).ru_maxrss / unit
+
+
 def digest(folder: str | Path) -> int:
     """A number for what a folder of `new_folder` holds, from its manifest."""
     return crc32((Path(folder).expanduser() / MANIFEST).read_bytes())
@@ -275,13 +282,13 @@ def digest(folder: str | Path) -> int:
 
 def write_effects(predictor: EffectPredictor, market: Market, place: Path) -> None:
     """Predict a market and write its effects, with impression_id as a column, as one Parquet file."""
-    draft, shown = place.with_name(f".{place.name}.tmp"), market.impressions
+    shown = market.impressions
     if len(shown):
         effects = predictor.predict(market).reset_index()
     else:  # users who were shown nothing in the time that is asked for
         effects = shown[["impression_id"]].assign(**dict.fromkeys(EFFECTS, 0.0))
-    effects.to_parquet(draft, index=False)
-    os.replace(draft, place.with_name(f"{place.name}.parquet"))
+    with new_file(place.with_name(f"{place.name}.parquet")) as draft:
+        effects.to_parquet(draft, index=False)
 
 
 def write_arrays(predictor: EffectPredictor, market: Market, place: Path) -> None:

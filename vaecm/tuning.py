@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from numbers import Integral
@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 
 from vaecm.baselines import GlobalRate, TableInputs
 from vaecm.effects import Voters, train_linear, train_network, train_trees
+from vaecm.io import new_file
 from vaecm.latents import Representation
 from vaecm.market import Market
 from vaecm.metrics import score
@@ -588,14 +589,13 @@ def _open_study(optuna, path, direction, startup, about):
 
 def _new_study(optuna, path, direction, about):
     """A study in memory, or in a file that is there whole or not at all."""
-    draft = path and Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-    storage = path and _storage(optuna, draft)
-    study = optuna.create_study(storage=storage, study_name="vaecm", direction=direction)
-    study.set_user_attr("about", about)
-    if path is not None:
-        storage.remove_session()
-        storage.engine.dispose()
-        os.replace(draft, path)
+    with nullcontext() if path is None else new_file(path) as draft:
+        storage = draft and _storage(optuna, draft)
+        study = optuna.create_study(storage=storage, study_name="vaecm", direction=direction)
+        study.set_user_attr("about", about)
+        if draft is not None:
+            storage.remove_session()
+            storage.engine.dispose()
     return study
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import warnings
 from collections import namedtuple
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ from keras import layers, ops
 
 from vaecm import losses
 from vaecm.book import extra_losses
-from vaecm.io import checksum
+from vaecm.io import checksum, new_file
 from vaecm.losses import Tensor
 from vaecm.vae import Latent, Sampling, TracedOnce
 
@@ -544,17 +543,18 @@ def _generators(model):
 def _write_checkpoint(model, folder, about, epoch, history):
     """Weights and optimizer first, then `state.json`, which makes them count; then the old ones go."""
     name = f"epoch_{epoch:04d}.weights.h5"
-    draft = folder / f"draft_{os.getpid()}.weights.h5"
-    model.save_weights(draft)
-    os.replace(draft, folder / name)
+    with new_file(folder / name) as draft:
+        model.save_weights(draft)
     best = f"epoch_{_best(history.get('val_loss') or history['loss']):04d}.weights.h5"
     keep = {file: checksum(folder / file) for file in sorted({name, best})}
     generators = [ops.convert_to_numpy(v).tolist() for v in _generators(model)]
     state = {"epochs": epoch, "weights": name, "files": keep, "generators": generators, "history": history}
-    draft = folder / f"draft_{os.getpid()}.json"
-    draft.write_text(json.dumps({"about": about, **state}, indent=1) + "\n")
-    os.replace(draft, folder / "state.json")
-    for old in [*folder.glob("*.weights.h5"), *folder.glob("draft_*.json")]:
+    with new_file(folder / "state.json") as draft:
+        draft.write_text(json.dumps({"about": about, **state}, indent=1) + "\n")
+    for old in [
+        *folder.glob("*.weights.h5"),
+        *folder.glob(".*-state.json"),
+    ]:  # drafts of a run that was killed
         if old.name not in keep:
             old.unlink(missing_ok=True)
 

@@ -35,7 +35,7 @@ def read(path):
 
 
 def chapter_paths(root=ROOT):
-    return sorted((root / "notebooks").glob("*.ipynb"))
+    return sorted((root / "notebooks").glob("[0-9]*.ipynb"))
 
 
 def number_of(path):

@@ -110,8 +110,30 @@ def places(rng, n=24):
     return place, np.r_[flips(rng, n - 3), 1, 1, 1], rates(rng, n, 0.02), rates(rng, n, 0.02)
 
 
+def readings(rng):
+    """Factors in columns of different spread, and a reading that is better in some."""
+    y = (rng.normal(size=(12, 3)) * [5, 1, 0.3] + [0, 4, -4]).round(3)
+    return y, (y + rng.normal(size=(12, 3)) * rng.uniform(0.1, 2, size=3)).round(3)
+
+
+def past_events(rng):
+    """Events of one user, some without a product, one of them at the second that is asked."""
+    second = np.sort(rng.choice(1_000, size=9, replace=False))
+    vectors = rng.normal(size=(9, 3)).round(3)
+    vectors[rng.choice([1, 2, 4, 6, 8], size=3, replace=False)] = np.nan
+    return second, vectors, int(second[rng.choice([0, 3, 5, 7])])
+
+
+def errors(rng):
+    expected = rng.lognormal(0, 1, size=2_000).round(4)
+    return expected, (rng.uniform(1, 3) * expected * rng.exponential(size=2_000)).round(4)
+
+
 QUESTIONS |= {
     "09.1": Question(1, delays),
     "09.2": Question(2, slates),
     "09.3": Question(2, places),
+    "10.1": Question(1, readings),
+    "10.3": Question(2, past_events),
+    "10.4": Question(2, errors, rtol=0.02),
 }

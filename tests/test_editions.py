@@ -184,6 +184,8 @@ def test_three_notebooks_get_the_marks_they_earn(tmp_path):
     answers = {"right": ["02.1", "02.2"], "half": ["02.1"], "blank": []}
     for name, keys in answers.items():
         nbformat.write(filled("02", keys), tmp_path / f"02_pipeline-{name}.ipynb")
+    (tmp_path / "lee").mkdir()
+    (tmp_path / "lee" / "02_pipeline.ipynb").write_text("not a notebook")
     rows = grade.grade(tmp_path, SEED)
     points = {}
     for row in rows:
@@ -192,7 +194,12 @@ def test_three_notebooks_get_the_marks_they_earn(tmp_path):
         "02_pipeline-right.ipynb": 3.0,
         "02_pipeline-half.ipynb": 1.0,
         "02_pipeline-blank.ipynb": 0.0,
+        "lee/02_pipeline.ipynb": 0.0,
     }
+    why = {(row["notebook"].split("-")[-1], row["exercise"]): row["why"] for row in rows}
+    assert why["right.ipynb", "02.1"] == ""
+    assert why["blank.ipynb", "02.1"] == why["half.ipynb", "02.2"] == "it returns nothing"
+    assert why["lee/02_pipeline.ipynb", "02.2"] == "it cannot be read as a notebook: NotJSONError"
 
 
 def test_who_writes_down_the_visible_values_gets_half():

@@ -21,6 +21,8 @@ import numpy as np
 from exercises import answer_code, chapter_paths, graded, number_of, read
 from questions import QUESTIONS, cases
 
+from vaecm.io import new_file
+
 TIMEOUT = 60  # seconds for one exercise of one notebook
 COLUMNS = ("notebook", "exercise", "visible", "hidden", "points", "of", "why")
 
@@ -103,7 +105,10 @@ def mark(code, question, arguments, expected):
         a for a, f, e in zip(arguments, found["values"], expected, strict=False) if not same(f, e, rule.rtol)
     ]
     if wrong and not found["hidden"]:
-        found["hidden"] = f"wrong in {len(wrong)} of {len(arguments)} hidden cases"
+        blank = all(value is None for value in found["values"])
+        found["hidden"] = (
+            "it returns nothing" if blank else f"wrong in {len(wrong)} of {len(arguments)} hidden cases"
+        )
     visible, hidden = not found["visible"], not found["hidden"]
     points = rule.points * (visible + hidden) / 2
     return dict(
@@ -111,31 +116,38 @@ def mark(code, question, arguments, expected):
     )
 
 
-def grade_notebook(path, reference, seed, keys):
-    """One row for each graded exercise of a submitted notebook."""
-    submitted, rows = read(path), []
+def grade_notebook(path, name, reference, seed, keys):
+    """One row for each graded exercise of a submitted notebook; one that cannot be read has no points."""
+    try:
+        submitted, broken = read(path), ""
+    except Exception as error:  # whatever a student hands in, the others are marked
+        submitted, broken = None, f"it cannot be read as a notebook: {type(error).__name__}"
+    rows = []
     for question in graded(reference, keys["chapter"]):
         if question.key not in keys:
             keys[question.key] = expected_values(reference, question, seed)
+        none = dict(visible=False, hidden=False, points=0.0, of=QUESTIONS[question.key].points)
         try:
-            row = mark(answer_code(submitted, question), question, *keys[question.key])
+            row = mark(answer_code(submitted, question), question, *keys[question.key]) if submitted else none
         except LookupError as error:
-            why = f"{error.args[0]} is not defined by the notebook's imports, functions or constants"
-            row = dict(visible=False, hidden=False, points=0.0, of=QUESTIONS[question.key].points, why=why)
-        rows.append({"notebook": path.name, "exercise": question.key, **row})
+            row = none | {
+                "why": f"{error.args[0]} is not defined by the notebook's imports, functions or constants"
+            }
+        rows.append({"notebook": name, "exercise": question.key, "why": broken} | row)
     return rows
 
 
 def grade(folder, seed):
-    """Grade all notebooks below a folder whose names hold a chapter's name, such as ``01_concepts-lee.ipynb``."""
+    """Grade all notebooks below a folder whose names hold a chapter's, such as ``lee/01_concepts.ipynb``."""
     chapters, keys, rows = {path.stem: path for path in chapter_paths()}, {}, []
     for path in sorted(Path(folder).rglob("*.ipynb")):
+        name = path.relative_to(folder).as_posix()
         stem = next((stem for stem in chapters if stem in path.stem), None)
         if stem is None:
-            print(f"{path.name}: its name holds no chapter's name, left out", file=sys.stderr)
+            print(f"{name}: its name holds no chapter's name, left out", file=sys.stderr)
             continue
         known = keys.setdefault(stem, {"chapter": number_of(stem)})
-        rows += grade_notebook(path, read(chapters[stem]), seed, known)
+        rows += grade_notebook(path, name, read(chapters[stem]), seed, known)
     return rows
 
 
@@ -152,7 +164,7 @@ def main():
     rows = grade(arguments.submissions, arguments.seed)
     if not rows:
         raise SystemExit(f"No notebook with graded exercises in {arguments.submissions}")
-    with open(arguments.out, "w", newline="", encoding="utf-8") as target:
+    with new_file(arguments.out) as draft, draft.open("w", newline="", encoding="utf-8") as target:
         writer = csv.DictWriter(target, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)

@@ -257,7 +257,10 @@ def main():
     elif arguments.submission is None:
         parser.error("grade needs --submission")
     else:
-        print(json.dumps(grade(arguments.submission, project), indent=1))
+        try:
+            print(json.dumps(grade(arguments.submission, project), indent=1))
+        except ValueError as error:  # one line for the teacher, all that is wrong
+            raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -129,6 +129,23 @@ def errors(rng):
     return expected, (rng.uniform(1, 3) * expected * rng.exponential(size=2_000)).round(4)
 
 
+def predictions(rng, bins=5):
+    p = rng.choice(np.arange(1, 600), size=60, replace=False) / 1_000
+    return (rng.random(60) < p * rng.uniform(0.5, 1.5)).astype(int), p, bins
+
+
+def draws_of_pieces(rng):
+    """Losses of two models, pieces with one to nine impressions, and draws with repetitions."""
+    content = rng.permutation(np.repeat(np.arange(6), [1, 2, 3, 5, 7, 9]))
+    first, second = rng.gamma(1, 0.3, size=(2, len(content))).round(4)
+    return first, second, content, rng.integers(6, size=(4, 6))
+
+
+def choice(rng):
+    value = rng.lognormal(0, 1, size=37).round(3)
+    return (value * rng.lognormal(0, 1, size=37)).round(5), value, float(rng.choice([0.1, 0.2, 0.3, 0.5]))
+
+
 QUESTIONS |= {
     "09.1": Question(1, delays),
     "09.2": Question(2, slates),
@@ -136,4 +153,7 @@ QUESTIONS |= {
     "10.1": Question(1, readings),
     "10.3": Question(2, past_events),
     "10.4": Question(2, errors, rtol=0.02),
+    "11.1": Question(1, predictions),
+    "11.2": Question(3, draws_of_pieces),
+    "11.4": Question(2, choice),
 }

@@ -146,6 +146,14 @@ def choice(rng):
     return (value * rng.lognormal(0, 1, size=37)).round(5), value, float(rng.choice([0.1, 0.2, 0.3, 0.5]))
 
 
+def viewers(rng):
+    """Clicks and scores of groups that differ in size and level; one has only clicks."""
+    group = np.repeat(np.arange(5), [3, 5, 8, 14, 6])
+    clicked = np.where(group == 4, 1, flips(rng, 36))
+    clicked[[0, 3, 8, 16]], clicked[[1, 4, 9, 17]] = 0, 1
+    return clicked, (rng.normal(size=36) + clicked + group).round(3), group
+
+
 QUESTIONS |= {
     "09.1": Question(1, delays),
     "09.2": Question(2, slates),
@@ -156,4 +164,10 @@ QUESTIONS |= {
     "11.1": Question(1, predictions),
     "11.2": Question(3, draws_of_pieces),
     "11.4": Question(2, choice),
+    "16.1": Question(2, viewers),
+    "16.3": Question(
+        1,
+        lambda rng: (*rng.permuted(np.tile(np.arange(40), (2, 1)), axis=1), round(rng.uniform(0.2, 0.6), 3)),
+    ),
+    "16.4": Question(3, lambda rng: (int(rng.integers(3, 10)), round(rng.uniform(0.1, 0.7), 3))),
 }

@@ -146,6 +146,13 @@ def choice(rng):
     return (value * rng.lognormal(0, 1, size=37)).round(5), value, float(rng.choice([0.1, 0.2, 0.3, 0.5]))
 
 
+def trials(rng):
+    """Losses of trials by fold, where folds differ much and trials little, and the trials' C."""
+    hard, trial = rng.normal(0.22, 0.02, size=5), np.abs(rng.normal(0, 2e-3, size=12))
+    scores = hard + trial[:, None] + rng.normal(0, 1.5e-3, size=(12, 5))
+    return scores.round(5), np.exp(rng.uniform(-9, 0, size=12)).round(6)
+
+
 def viewers(rng):
     """Clicks and scores of groups that differ in size and level; one has only clicks."""
     group = np.repeat(np.arange(5), [3, 5, 8, 14, 6])
@@ -164,6 +171,11 @@ QUESTIONS |= {
     "11.1": Question(1, predictions),
     "11.2": Question(3, draws_of_pieces),
     "11.4": Question(2, choice),
+    "12.1": Question(
+        2, lambda rng: (rng.integers(20, size=15), np.sort(rng.choice(19, 3, replace=False)) + 1)
+    ),
+    "12.2": Question(2, trials),
+    "12.3": Question(3, lambda rng: (int(rng.integers(4, 60)),), rtol=0.01),
     "16.1": Question(2, viewers),
     "16.3": Question(
         1,

@@ -153,6 +153,17 @@ def trials(rng):
     return scores.round(5), np.exp(rng.uniform(-9, 0, size=12)).round(6)
 
 
+def watched(rng):
+    """Values to watch, some missing and many strange, and those of quiet days."""
+    known = np.append(rng.lognormal(0, 0.7, size=400), [np.nan] * 5)
+    values = np.append(rng.lognormal(rng.uniform(0.5, 2), 1, size=90), [np.nan] * 10)
+    return rng.permutation(values).round(4), rng.permutation(known).round(4)
+
+
+def terms(rng):
+    return rates(rng, 5, 0.2, 0.9), rng.normal(-2, 1, size=5).round(3), rng.normal(0.3, 1.5, size=7).round(3)
+
+
 def viewers(rng):
     """Clicks and scores of groups that differ in size and level; one has only clicks."""
     group = np.repeat(np.arange(5), [3, 5, 8, 14, 6])
@@ -176,6 +187,9 @@ QUESTIONS |= {
     ),
     "12.2": Question(2, trials),
     "12.3": Question(3, lambda rng: (int(rng.integers(4, 60)),), rtol=0.01),
+    "13.1": Question(1, lambda rng: (rates(rng, 8), rates(rng, 8))),
+    "13.3": Question(2, watched),
+    "13.4": Question(2, terms),
     "16.1": Question(2, viewers),
     "16.3": Question(
         1,

@@ -114,9 +114,11 @@ grade-project: $(STAMP)
 slides: $(STAMP)
 	@$(PY) tools/slides.py $(CHAPTERS) $(if $(PDF),--pdf) $(if $(OUT),--out "$(OUT)")
 
-# pypdf lies in a folder of its own: what is installed beside the chapters is part of their key.
-pdf: $(STAMP)
-	@test -d _build/print/pypdf || $(PY) -m pip install -q --disable-pip-version-check --target _build/print pypdf
+# In a folder of its own: what is installed beside the chapters is part of their key.
+_build/print/pypdf: | $(STAMP)
+	@$(PY) -m pip install -q --disable-pip-version-check --target _build/print pypdf
+
+pdf: $(STAMP) _build/print/pypdf
 	@PYTHONPATH=_build/print $(PY) tools/book_pdf.py $(if $(OUT),--out "$(OUT)")
 
 epub: $(STAMP)
@@ -125,5 +127,5 @@ epub: $(STAMP)
 offline: $(STAMP)
 	@$(PY) tools/offline.py $(if $(OUT),--out "$(OUT)")
 
-release: $(STAMP)
+release: $(STAMP) _build/print/pypdf
 	@$(PY) tools/release.py "$(VERSION)" $(if $(DRY),--dry-run)

@@ -138,6 +138,8 @@ def release(version: str, root: Path, out: Path, downloads: bool, chapter: bool)
     wheel = build_wheel(root, out)
     prove(wheel, version, root / "notebooks" / "02_pipeline.ipynb" if chapter else None)
     if downloads:
+        if root == ROOT:  # pages with the new tag; a copy's downloads show those that are built
+            subprocess.run([sys.executable, str(ROOT / "tools" / "build.py"), "html"], check=True)
         build_downloads(out, version)
     for path in sorted(out.iterdir()):
         print(f"  {path.name}: {path.stat().st_size / 1e6:.1f} MB")
@@ -161,7 +163,7 @@ def main() -> None:
             release(given.version, copied(Path(place)), given.out, downloads, chapter=False)
     else:
         release(given.version, ROOT, given.out, downloads, chapter=True)
-        print(f"Next: build the book again, commit, git tag v{given.version}, push both.")
+        print(f"Next: commit, git tag v{given.version}, push both.")
     print(f"Release {given.version} in {given.out}, {time.perf_counter() - start:.0f} s")
 
 

@@ -172,6 +172,12 @@ def viewers(rng):
     return clicked, (rng.normal(size=36) + clicked + group).round(3), group
 
 
+def pictures(rng):
+    """Pictures, logits as large as 800, and what an encoder may say."""
+    x, logits = rng.random((3, 8)).round(3), rng.choice([-800, -3, -0.5, 0.7, 4, 800], size=(3, 8))
+    return x, logits.astype(float), rng.normal(size=(3, 2)).round(3), rng.normal(size=(3, 2)).round(3)
+
+
 QUESTIONS |= {
     "09.1": Question(1, delays),
     "09.2": Question(2, slates),
@@ -196,4 +202,21 @@ QUESTIONS |= {
         lambda rng: (*rng.permuted(np.tile(np.arange(40), (2, 1)), axis=1), round(rng.uniform(0.2, 0.6), 3)),
     ),
     "16.4": Question(3, lambda rng: (int(rng.integers(3, 10)), round(rng.uniform(0.1, 0.7), 3))),
+    "17.1": Question(
+        1,
+        lambda rng: (
+            int(rng.integers(5, 40)),
+            rng.integers(1, 40, size=rng.integers(2, 4)),
+            int(rng.integers(4, 100)),
+            int(rng.integers(2, 9)),
+        ),
+    ),
+    "17.2": Question(3, pictures),
+    "17.3": Question(
+        2,
+        lambda rng: (
+            *map(int, (rng.integers(5, 30), rng.choice([3, 5]), *rng.integers(1, 65, 2), rng.integers(2, 4))),
+            bool(rng.random() < 0.5),
+        ),
+    ),
 }

@@ -164,6 +164,22 @@ def terms(rng):
     return rates(rng, 5, 0.2, 0.9), rng.normal(-2, 1, size=5).round(3), rng.normal(0.3, 1.5, size=7).round(3)
 
 
+def drifted(rng):
+    return rng.beta(0.4, 2, size=30).clip(0.001, 0.98).round(4), round(rng.uniform(0.15, 0.6), 3)
+
+
+def folds(rng):
+    hard, n = rng.normal(0.72, 0.05, size=10), int(rng.integers(3, 10))
+    gaps = rng.normal(0.01, 0.01, size=10)
+    return (hard + gaps)[:n].round(4), hard[:n].round(4), round(rng.uniform(2.2, 4.4), 3)
+
+
+def pauses(rng):
+    """A column with gaps where it is zero, the chances that it is not, means and a deviation."""
+    t = np.where(rng.random(9) < 0.4, np.nan, rng.normal(1, 2, size=9).round(3))
+    return t, rates(rng, 9, 0.1, 0.9), rng.normal(size=9).round(3), round(rng.uniform(0.3, 3), 3)
+
+
 def viewers(rng):
     """Clicks and scores of groups that differ in size and level; one has only clicks."""
     group = np.repeat(np.arange(5), [3, 5, 8, 14, 6])
@@ -196,6 +212,9 @@ QUESTIONS |= {
     "13.1": Question(1, lambda rng: (rates(rng, 8), rates(rng, 8))),
     "13.3": Question(2, watched),
     "13.4": Question(2, terms),
+    "15.2": Question(2, drifted, rtol=1e-4),
+    "15.3": Question(2, folds),
+    "15.5": Question(2, pauses),
     "16.1": Question(2, viewers),
     "16.3": Question(
         1,

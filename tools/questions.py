@@ -164,6 +164,24 @@ def terms(rng):
     return rates(rng, 5, 0.2, 0.9), rng.normal(-2, 1, size=5).round(3), rng.normal(0.3, 1.5, size=7).round(3)
 
 
+def chains(rng):
+    """Tests in a chain of shared headlines, and others that share none."""
+    tests = rng.permutation(12)
+    test, headline = np.repeat(tests, 2), np.arange(24)
+    for k in (*range(5), 7, 9):
+        headline[2 * k + 2] = headline[2 * k + 1]
+    order = rng.permutation(24)
+    return test[order], headline[order]
+
+
+def arms(rng):
+    """Scores with ties and rates of arms in groups of different sizes; the groups differ in level."""
+    group = np.repeat(np.arange(5), [2, 3, 4, 6, 8])
+    rate = 0.01 * (1 + group) + rng.choice(90, size=23, replace=False) / 1e4
+    score = rng.integers(0, 6, size=23) + 3.0 * rng.permutation(5)[group]
+    return score, rate.round(5), group
+
+
 def drifted(rng):
     return rng.beta(0.4, 2, size=30).clip(0.001, 0.98).round(4), round(rng.uniform(0.15, 0.6), 3)
 
@@ -212,6 +230,16 @@ QUESTIONS |= {
     "13.1": Question(1, lambda rng: (rates(rng, 8), rates(rng, 8))),
     "13.3": Question(2, watched),
     "13.4": Question(2, terms),
+    "14.1": Question(3, chains),
+    "14.2": Question(
+        1,
+        lambda rng: (
+            rng.normal(0, 0.4, 6).round(3),
+            rates(rng, 6, 0.02, 0.2),
+            round(rng.uniform(0.1, 0.5), 3),
+        ),
+    ),
+    "14.3": Question(2, arms),
     "15.2": Question(2, drifted, rtol=1e-4),
     "15.3": Question(2, folds),
     "15.5": Question(2, pauses),

@@ -369,10 +369,15 @@ def test_the_chapter_shows_what_the_benchmark_stored():
         for run in runs
     ]  # fmt: skip
     np.testing.assert_allclose(scaling.MEASURED.to_numpy(), stored)
-    stored = json.loads((file.parent / "scale.json").read_text())["predictions"]
+    stored = json.loads((file.parent / "scale.json").read_text())
     names = ("rows", "parts", "first_peak_gib", "peak_gib")
     np.testing.assert_allclose(
-        scaling.PREDICTED.to_numpy(), [[row[name] for name in names] for row in stored]
+        scaling.PREDICTED.to_numpy(), [[row[name] for name in names] for row in stored["predictions"]]
+    )
+    names = ("largest_gap_of_weights", "rows_per_second")
+    np.testing.assert_allclose(
+        scaling.TRAINED.iloc[:, 1:].to_numpy(),
+        [[row[name] for name in names] for row in stored["training"][:3]],
     )
     speed = json.loads((file.parent / "speed.json").read_text())
     assert scaling.CHECK["impressions"] == speed["settings"]["impressions"]

@@ -24,6 +24,10 @@ from vaecm.predictor import EffectPredictor, effects, network_inputs, outputs
 
 MARGIN, COST = 0.3, 0.12  # share of the sales; yuan per impression
 METRICS = ("ctr_log_loss", "ctr_auc", "ctr_ece", "ctr_truth_mae")
+WORDS = {
+    "ctr_log_loss": "log-loss", "ctr_auc": "AUC", "ctr_ece": "calibration error",
+    "ctr_truth_mae": "off the true rate", "feed": "feed: yuan lost", "promotion": "promotion: yuan lost",
+}  # fmt: skip
 
 
 def milliseconds(call: Callable[[], object], times: int = 15) -> float:
@@ -121,6 +125,17 @@ def graded(
     table = score(asked.test, predict("test"), n_resamples=1).set_index("metric")["value"]
     found = {name: float(table[name]) for name in METRICS if name in table}
     return found | regret(asked, predict("feed")["sales"], predict("promotion")["sales"], seed, cost)
+
+
+def in_words(rows: Mapping[str, Mapping[str, float]], *metrics: str) -> pd.DataFrame:
+    """Some metrics of `graded`, or all, as a table with a row for each model and plain words over the columns.
+
+    >>> in_words({"whole": {"ctr_log_loss": 0.3, "feed": 6.0}}, "feed")
+           feed: yuan lost
+    whole              6.0
+    """
+    table = pd.DataFrame(rows).T
+    return table[list(metrics) or list(table)].rename(columns=WORDS)
 
 
 def regret(

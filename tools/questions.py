@@ -267,3 +267,162 @@ QUESTIONS |= {
         ),
     ),
 }
+
+# --- chapters 18 to 26
+
+
+def clouds(rng):
+    """A score and those of clouds without groups, one of them as high."""
+    n = int(rng.integers(8, 40))
+    scores = rng.uniform(0.2, 0.6, size=n).round(2)
+    return float(rng.choice(scores)), scores
+
+
+def covariance(rng, n):
+    mix = rng.normal(size=(n, n)) * np.geomspace(1, 0.05, n)[:, None]
+    return (mix @ mix.T).round(4)
+
+
+def draws_around(rng):
+    """Standardised draws around a row, a bent answer far from zero, and a kernel that counts some of them."""
+    row = rng.normal(size=3).round(2)
+    x = (row + rng.normal(size=(40, 3))).round(3)
+    y = (5 + x @ rng.normal(size=3) + 0.5 * x[:, 0] ** 2).round(3)
+    return x, y, row, round(rng.uniform(0.6, 2.0), 2)
+
+
+def counted(rng):
+    shown = rng.integers(5, 60, size=8)
+    return round(rng.uniform(3, 300), 1), rates(rng, 8, 0.02, 0.3), rng.binomial(shown, 0.1), shown
+
+
+def holdout(rng):
+    """Customers with and without an e-mail: the gain goes with the score."""
+    n = 40
+    sent, score = rng.permutation(np.arange(n) % 2), rng.normal(size=n).round(4)
+    earned = np.where(rng.random(n) < 0.5, 10 + 3 * sent * (score > 0) + rng.normal(size=n), 0)
+    return score, sent, earned.round(2), float(rng.choice([0.5, 0.6, 0.75]))
+
+
+def weighted_places(rng):
+    """Impressions at three places; the first one, at place 1, is clicked."""
+    place = np.append(1, rng.permutation(np.arange(23) % 3 + 1))
+    return place, np.append(1, flips(rng, 23, 0.6)), rates(rng, 24, 0.05, 0.9)
+
+
+def logged(rng):
+    """Rewards with the chances that two policies gave to what was shown."""
+    n = 12
+    return flips(rng, n, 0.5), rates(rng, n, 0.0, 0.9), rates(rng, n, 0.05, 0.6)
+
+
+def bids_and_prices(rng):
+    """Bids, the prices of the auctions that they won (NaN elsewhere), and a price to ask about."""
+    bids, prices = rng.lognormal(-1.2, 0.6, size=(2, 30)).round(4)
+    return bids, np.where(bids > prices, prices, np.nan), round(rng.uniform(0.15, 0.4), 3)
+
+
+def sentence(rng):
+    values = rng.choice([0, 0, 1, 2, 3, -1, -2, -3], size=16)
+    negation = flips(rng, 16, 0.2)
+    return np.where(negation, 0, values), negation
+
+
+def experts(rng):
+    prior = round(rng.uniform(0.8, 2), 3)
+    present = flips(rng, 4, 0.7)
+    return rng.normal(size=4).round(3), (prior * rates(rng, 4, 0.1, 0.9)).round(4), prior, present
+
+
+def shares(rng):
+    parts = rng.uniform(0.1, 1, size=rng.integers(2, 6))
+    return parts / parts.sum(), rng.permutation([1, 2, 4, 8, 16])[: len(parts)]
+
+
+def spot(rng):
+    """A run on spot machines that gets on: less than all of the time is lost."""
+    machines, every, restart = int(rng.integers(2, 10)), rng.uniform(0.1, 1), rng.uniform(0.02, 0.1)
+    losses = rng.uniform(0.05, 0.8) / (machines * (every / 2 + restart))
+    told = [float(round(v, 4)) for v in (losses, every, restart)]
+    return round(rng.uniform(0.5, 20), 2), machines, round(rng.uniform(0.3, 3), 2), *told
+
+
+def two_models(rng):
+    n = 24
+    return flips(rng, n, 0.3), rates(rng, n, 0.05, 0.7), rates(rng, n, 0.05, 0.7), rng.integers(5, size=n)
+
+
+def clicks_in_time(rng):
+    time = rng.permutation(20)
+    end, weight = int(rng.integers(6, 16)), int(rng.integers(1, 20))
+    return rng.integers(4, size=20), time, flips(rng, 20), end, round(rng.uniform(0.02, 0.2), 3), weight
+
+
+def written_numbers(rng):
+    """Numbers with a decimal comma and points between the thousands; one text is empty."""
+    turned = str.maketrans(",.", ".,")
+    texts = [f"{v:,.2f}".translate(turned) for v in rng.lognormal(5, 3, size=6)]
+    return (["", f"-{texts[0]}", *texts[1:]],)
+
+
+QUESTIONS |= {
+    "18.1": Question(1, lambda rng: (rng.normal(size=(rng.integers(3, 9), 6)).round(3),)),
+    "18.2": Question(2, clouds),
+    "18.3": Question(3, lambda rng: (*rng.normal(size=(2, 4)).round(3), covariance(rng, 4))),
+    "19.1": Question(1, lambda rng: (rng.normal(0, 2, size=4).round(2),)),
+    "19.2": Question(
+        2, lambda rng: (*rng.normal(1, 2, size=(2, 5)).round(2), rng.gamma(2, size=(9, 5)).round(2))
+    ),
+    "19.3": Question(3, draws_around),
+    "20.1": Question(
+        1, lambda rng: (*rng.gamma(1, 2, size=(2, 12)).round(2), 0.3, round(rng.uniform(0.2, 0.8), 2))
+    ),
+    "20.2": Question(2, counted),
+    "20.4": Question(2, holdout),
+    "20.5": Question(
+        2,
+        lambda rng: (
+            int(rng.integers(200, 20_000)),
+            round(rng.uniform(0.005, 0.04), 4),
+            round(rng.uniform(0.2, 0.5), 3),
+        ),
+    ),
+    "21.1": Question(
+        1,
+        lambda rng: (np.sort(rates(rng, 5, 0.2, 0.9))[::-1], rates(rng, 9), rng.gamma(2, 5, size=9).round(2)),
+    ),
+    "21.2": Question(2, weighted_places),
+    "21.3": Question(2, logged),
+    "21.4": Question(3, lambda rng: (*logged(rng), rates(rng, 12), rates(rng, 12))),
+    "22.1": Question(1, lambda rng: tuple(rng.lognormal(-1, 0.6, size=(3, 15)).round(5))),
+    "22.2": Question(
+        2,
+        lambda rng: (rates(rng, 7, 0.01, 0.1), round(rng.uniform(2, 8), 2), round(rng.uniform(0.15, 0.3), 3)),
+    ),
+    "22.3": Question(
+        3,
+        lambda rng: (
+            rng.gamma(0.4, 2.5, size=20).round(3),
+            round(rng.uniform(8, 30), 1),
+            0.3,
+            round(rng.uniform(0, 0.5), 2),
+        ),
+    ),
+    "22.4": Question(3, bids_and_prices),
+    "23.1": Question(2, sentence),
+    "23.2": Question(
+        2, lambda rng: (flips(rng, 15), rng.normal(1.5, 1, size=15).round(2), round(rng.uniform(1, 9), 1))
+    ),
+    "23.4": Question(3, experts),
+    "24.1": Question(1, shares),
+    "24.2": Question(2, lambda rng: (rng.normal(size=(5, 8)).round(4), float(rng.choice([0.25, 0.5, 0.8])))),
+    "24.3": Question(
+        3, lambda rng: ((rng.normal(size=(6, 3)) * [0.1, 1, 5]).round(4), int(rng.integers(2, 9)))
+    ),
+    "25.1": Question(1, lambda rng: (rng.normal(size=(3, 5)).round(3), rng.integers(10, 500, size=3))),
+    "25.2": Question(2, lambda rng: (rng.integers(4, size=20), rng.integers(3, size=20))),
+    "25.3": Question(2, spot),
+    "26.1": Question(3, two_models),
+    "26.2": Question(3, clicks_in_time),
+    "26.3": Question(1, written_numbers),
+}

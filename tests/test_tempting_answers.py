@@ -104,6 +104,114 @@ def layer_cost(side, kernel, inputs, outputs, stride, transposed):  # it reads i
     positions = side * stride if transposed else math.ceil(side / stride)
     return positions**2 * kernel**2 * inputs * outputs""",
 }
+WRONG |= {
+    "18.1": """
+def variety(pictures):  # nobody is different from himself
+    return np.linalg.norm(pictures[:, None] - pictures, axis=2).mean()""",
+    "18.2": """
+def p_value(score, clouds):  # fifty clouds cannot show a zero
+    return np.mean(clouds >= score)""",
+    "18.3": """
+def likeness(one, other, spread):  # the angle of the weights
+    return one @ other / np.sqrt((one @ one) * (other @ other))""",
+    "19.1": """
+def fair_shares(v):  # what each adds when it comes last
+    return v[3] - v[2], v[3] - v[1]""",
+    "19.2": """
+def line_shares(weights, row, background):  # against nobody
+    return weights * row""",
+    "19.3": """
+def local_slopes(x, y, row, width):  # the intercept pays as well
+    weight = np.exp(-((x - row) ** 2).sum(axis=1) / (2 * width**2))
+    x = np.column_stack([np.ones(len(x)), x])
+    return np.linalg.solve((x.T * weight) @ x + np.eye(x.shape[1]), (x.T * weight) @ y)[1:]""",
+    "20.1": """
+def brings(predicted, true, margin, cost):  # what is promised
+    return np.mean(np.maximum(margin * predicted - cost, 0))""",
+    "20.2": """
+def explained(kappa, rate, clicks, shown):  # as if the prediction were the rate
+    p = kappa * rate / (kappa * rate + kappa * (1 - rate))
+    return np.sum(clicks * np.log(p) + (shown - clicks) * np.log(1 - p))""",
+    "20.4": """
+def gain_at(score, sent, earned, share):  # who is likely to buy, not whom the e-mail moves
+    first = np.argsort(-score)[: round(share * len(score))]
+    return share * earned[first][sent[first] == 1].mean()""",
+    "20.5": """
+def power(n, difference, sd):  # both arms are noisy
+    return norm.cdf(difference / (sd / np.sqrt(n)) - norm.ppf(0.975))""",
+    "21.1": """
+def best_feed(look, interest, worth):  # by clicks
+    best = np.argsort(-interest)[: len(look)]
+    return np.sum(look * interest[best] * worth[best])""",
+    "21.2": """
+def relative_looks(place, clicked, propensity):  # as logged
+    rate = np.bincount(place - 1, clicked) / np.bincount(place - 1)
+    return rate / rate[0]""",
+    "21.3": """
+def snips(reward, target, logged):  # IPS
+    w = target / logged
+    return np.mean(w * reward), np.sum(w) ** 2 / np.sum(w**2)""",
+    "21.4": """
+def doubly_robust(reward, target, logged, shown, policy):  # the candidate judges itself
+    return np.mean(policy)""",
+    "22.1": """
+def second_price(bids, prices, values):  # pays its own bid
+    return np.mean(np.where(bids >= prices, values - bids, 0))""",
+    "22.2": """
+def best_cap(rates, value, cost):  # stops at the first that loses
+    loses = np.append(value * rates <= cost, True)
+    return int(np.argmax(loses))""",
+    "22.3": """
+def multipliers(paid, budget, rate, start):  # a negative multiplier in between
+    moves = rate * (paid / (budget / len(paid)) - 1)
+    return np.maximum(0, start + np.append(0, np.cumsum(moves)[:-1]))""",
+    "22.4": """
+def share_below(bids, paid, price):  # won auctions alone
+    return np.mean(paid[~np.isnan(paid)] <= price)""",
+    "23.1": """
+def feeling(values, negation):  # a negation turns all that follows
+    total = np.sum(np.where(np.cumsum(negation) > 0, -0.74, 1) * values)
+    return total / np.sqrt(total**2 + 15)""",
+    "23.2": """
+def learned_value(has, rating, strength):  # every text begins at zero
+    return np.sum(has * rating) / (has.sum() + strength)""",
+    "23.4": """
+def fused(opinions, left, prior, present):  # the prior counts once more with each view
+    variance = 1 / (1 / prior + np.sum(present / left))
+    return variance * np.sum(present * opinions / left), variance""",
+    "24.1": """
+def faster(shares, factors):  # the mean of the factors
+    return np.sum(shares * factors)""",
+    "24.2": """
+def pruned(weight, share):  # negative weights are not small
+    return np.where(weight <= np.quantile(weight, share), 0, weight)""",
+    "24.3": """
+def quantised(w, bits):  # one scale for all columns
+    s = np.abs(w).max() / (2 ** (bits - 1) - 1)
+    return s * np.round(w / s)""",
+    "25.1": """
+def batch_gradient(gradients, rows):  # small shares count too much
+    return np.mean(gradients, axis=0)""",
+    "25.2": """
+def lacks(content, part):  # the future is not lacking
+    return np.sum((content[:, None] == content) & (part[:, None] != part), axis=1)""",
+    "25.3": """
+def spot_run(hours, machines, price, losses, every, restart):  # each of the machines may be taken away
+    longer = hours / (1 - losses * (every / 2 + restart))
+    return longer, longer * machines * price""",
+    "26.1": """
+def paired_gap(clicked, first, second, piece):  # rows of one piece belong together
+    gap = np.where(clicked == 1, np.log(second / first), np.log((1 - second) / (1 - first)))
+    return gap.mean(), gap.std() / np.sqrt(len(gap))""",
+    "26.2": """
+def rates_known(piece, time, clicked, end, mean, weight):  # the week is not over when it begins
+    told = (piece[:, None] == piece) & (time < time[:, None])
+    return (told @ clicked + weight * mean) / (told.sum(axis=1) + weight)""",
+    "26.3": """
+def numbers(texts):  # 1.234 is not a little more than one
+    plain = [text.replace(",", ".") for text in texts]
+    return [float(text) if text.count(".") == 1 else np.nan for text in plain]""",
+}
 
 
 @pytest.mark.parametrize("key", WRONG)

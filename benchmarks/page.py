@@ -205,11 +205,11 @@ def scale(result):
          "dataset, MB": r["dataset_bytes"] / 1e6}
         for r in result["predictions"]
     ]  # fmt: skip
-    words = "Effects of a Parquet data set, part by part, by two workers: memory does not grow with the rows. "
+    words = "Effects of a Parquet data set, part by part, by two workers: memory hardly grows with the rows. "
     words += f"A fact of the past that every worker holds takes {result['bytes_of_a_fact']:.0f} bytes."
     yield words, pd.DataFrame(rows).set_index("rows")
-    words = "One effect network after the same steps: largest difference of a weight to this process's, rows learned from "
-    words += "a second, and seconds from the death of a worker to the next step."
+    words = "One effect network after the same steps: largest difference of a weight to this process's, rows learned "
+    words += "from a second, and seconds from the death of a worker to the next step."
     yield words, pd.DataFrame(result.get("training", [])).rename(columns=WORKERS).set_index("who trains")
 
 

@@ -12,6 +12,7 @@ NAMES = (
     "compress",
     "speed",
     "growth",
+    "scale",
     "conv_vae",
     "latent",
     "backends",

@@ -189,7 +189,7 @@ def prose(blocks: list[Block]) -> str:
 def shown(block: Block) -> str:
     """A block as it stands on a slide."""
     if block.kind == "formula" or (block.kind == "table" and block.content.startswith("|")):
-        return rendered(block.content)
+        return rendered(block.content).replace("<table>", '<table class="prose">')
     if block.kind == "figure" and block.content.startswith("!["):
         alt, path = re.match(r"!\[([^\]]*)\]\(([^)]+)\)", block.content).groups()
         file = ROOT / "notebooks" / path

@@ -342,7 +342,9 @@ def main(arguments=None):
     parser.add_argument("--models", nargs="+", help="names of rows, all where not given")
     parser.add_argument("--name", default="protocol", help="of the result file")
     args = parser.parse_args(arguments)
-    store = Store(args.name, {"impressions": args.n, "users": args.users, "contents": args.contents})
+    size = {"impressions": args.n, "users": args.users, "contents": args.contents}
+    settings = {("kuairand",): {"log": "KuaiRand-Pure"}, ("show",): None}.get(tuple(args.stage), size)
+    store = Store(args.name, settings)
     stages = list(dict.fromkeys(s for stage in args.stage for s in ALIASES.get(stage, (stage,))))
     if "tune" in stages:
         tune(args, store)

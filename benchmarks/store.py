@@ -25,13 +25,13 @@ class Store:
     name : str
         Of the file.
     settings : dict
-        What all rows share; rows that were stored under other settings are refused.
+        What all rows share; rows that were stored under other settings are refused. None: only to read.
     """
 
     def __init__(self, name, settings):
         self.name, self.settings = name, settings
         content = self.read()
-        if content["rows"] and content["settings"] != settings:
+        if settings is not None and content["rows"] and content["settings"] != settings:
             raise ValueError(
                 f"results/{name}.json holds rows of {content['settings']}, not of {settings}: give another --name"
             )

@@ -5,11 +5,11 @@ executed with the same cells, package, data and versions. A chapter that is park
 skipped; pytest says why.
 """
 
-import json
 import sys
 from functools import cache, cached_property
 from pathlib import Path
 
+import nbformat
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "tools"))
@@ -44,11 +44,9 @@ class Chapter(pytest.File):
 
     def collect(self):
         """An item for the whole chapter, and one for each cell that is checked."""
-        stored = json.loads(self.path.read_text(encoding="utf-8"))
+        stored = nbformat.read(self.path, as_version=4)
         tagged = [
-            (at, cell)
-            for at, cell in enumerate(stored["cells"])
-            if CHECKED in cell["metadata"].get("tags", [])
+            (at, cell) for at, cell in enumerate(stored.cells) if CHECKED in cell.metadata.get("tags", [])
         ]
         items = [Runs.from_parent(self, name="runs")]
         items += [Output.from_parent(self, name=f"cell {at}", at=at, stored=cell) for at, cell in tagged]
@@ -97,13 +95,6 @@ class Output(pytest.Item):
 
 def texts(cell):
     """What a cell printed: its streams as one text, then the texts of its results."""
-
-    def whole(text):
-        return text if isinstance(text, str) else "".join(text)
-
-    printed = "".join(whole(out["text"]) for out in cell["outputs"] if "text" in out)
-    data = [out["data"] for out in cell["outputs"] if "data" in out]
-    return [
-        printed,
-        *((kind, whole(x[kind])) for x in data for kind in sorted(x) if kind.startswith("text/")),
-    ]
+    printed = "".join(out.text for out in cell.outputs if "text" in out)
+    data = [out.data for out in cell.outputs if "data" in out]
+    return [printed, *((kind, x[kind]) for x in data for kind in sorted(x) if kind.startswith("text/"))]

@@ -343,8 +343,10 @@ def main(arguments=None):
     parser.add_argument("--name", default="protocol", help="of the result file")
     args = parser.parse_args(arguments)
     size = {"impressions": args.n, "users": args.users, "contents": args.contents}
-    settings = {("kuairand",): {"log": "KuaiRand-Pure"}, ("show",): None}.get(tuple(args.stage), size)
-    store = Store(args.name, settings)
+    measured = set(args.stage) - {"show"}
+    store = Store(
+        args.name, {"log": "KuaiRand-Pure"} if measured == {"kuairand"} else size if measured else None
+    )
     stages = list(dict.fromkeys(s for stage in args.stage for s in ALIASES.get(stage, (stage,))))
     if "tune" in stages:
         tune(args, store)

@@ -428,7 +428,7 @@ def test_loads_finds_what_it_should():
 def built_pages():
     if not (HTML / "index.html").exists():
         pytest.skip("the book is not built yet: `make html` or `make book` first")
-    return sorted(page for page in HTML.rglob("*.html") if "_static" not in page.parts)
+    return sorted(page for page in HTML.rglob("[!.]*.html") if "_static" not in page.parts)
 
 
 def test_pages_load_nothing_from_elsewhere():

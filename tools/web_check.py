@@ -65,8 +65,8 @@ class Anchors(HTMLParser):
 
 
 def pages(folder: Path) -> list[str]:
-    """The pages of a built book, as addresses relative to its folder."""
-    found = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.html")))
+    """The pages of a built book, as addresses relative to its folder; hidden files are none."""
+    found = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("[!.]*.html")))
     return [page for page in found if not page.startswith(("_static/", "_sources/"))]
 
 

@@ -551,10 +551,8 @@ def _write_checkpoint(model, folder, about, epoch, history):
     state = {"epochs": epoch, "weights": name, "files": keep, "generators": generators, "history": history}
     with new_file(folder / "state.json") as draft:
         draft.write_text(json.dumps({"about": about, **state}, indent=1) + "\n")
-    for old in [
-        *folder.glob("*.weights.h5"),
-        *folder.glob(".*-state.json"),
-    ]:  # drafts of a run that was killed
+    drafts = folder.glob(".*-state.json")  # of a run that was killed
+    for old in [*folder.glob("*.weights.h5"), *drafts]:
         if old.name not in keep:
             old.unlink(missing_ok=True)
 

@@ -95,7 +95,7 @@ def protocol(result):
             yield f"{world}. {COST}", cost[~cost.index.str.contains(OTHERS)].rename(columns=TITLES)
     each = tables.seeds_table(rows)
     if len(each):
-        words = "The whole model on each market alone: all impressions, and those of content that training did not show (new). "
+        words = "The whole model on each market alone: all rows, and those of content that training did not show (new). "
         yield words + "The share of the way is that from the best rival to the truth.", _each(each)
     for part, words in PARTS.items():
         grid = tables.grid(rows, part)

@@ -124,6 +124,17 @@ def test_toc_lists_exactly_the_pages():
     assert sorted(listed) == sorted(present)
 
 
+def test_the_map_names_every_chapter_with_its_minutes():
+    text = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
+    said = dict(re.findall(r"\]\(\.\./notebooks/(\w+)\.ipynb\) (\d+)&nbsp;min", text))
+    opening = {
+        Path(name).name: read(ROOT / f"{name}.ipynb").cells[0].source
+        for name in build.pages()
+        if "notebooks/" in name
+    }
+    assert said == {name: re.search(r"(\d+) minutes to read", text)[1] for name, text in opening.items()}
+
+
 def test_api_page_documents_every_module():
     text = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"automodule:: vaecm\.([\w.]+)", text))

@@ -2,7 +2,7 @@ r"""Smaller models: pruned, quantised, and distilled into a student that a web s
 
 Pruning and quantisation change the effect networks and leave the way to them as it is. A student replaces all of it: it
 learns the probabilities that the whole predictor gives, and reads only columns of the request, the user and the content;
-beside them, where wanted, what the predictor said of each content beforehand.
+beside them, where wanted, what the predictor said of each piece beforehand.
 
 Shapes: ``B`` rows, ``C`` contents, ``D`` columns, ``L`` latent dimensions, ``K`` networks, ``G`` groups of columns.
 """
@@ -393,7 +393,7 @@ class Student:
     weights : dict of arrays
         As `vaecm.serving.forward` runs on them.
     vectors : dict of arrays
-        ``ids`` (C,) of contents, and their vectors (C, L) by name of the column, float16.
+        ``ids`` (C,) of pieces of content, and their vectors (C, L) by name of the column, float16.
     has : list of bool
         Whether the teacher knew clicks, conversions and sales.
     """
@@ -485,10 +485,10 @@ def distil(
     market : Market
         Its impressions are asked about; outcomes are not read.
     vectors : bool
-        Whether the student reads what the teacher says of each content beforehand: what its encoders see in cover, title
+        Whether the student reads what the teacher says of each piece beforehand: what its encoders see in cover, title
         and sound, and the clicks it expects on average. That does not depend on the user or the moment.
     extra : int, optional
-        Questions that the log does not hold: other contents, at any position. As many as impressions by default.
+        Questions that the log does not hold: other pieces, at any position. As many as impressions by default.
     hidden, epochs, seed
         As in `distil_network`.
 
@@ -509,7 +509,7 @@ def distil(
 
 
 def questions(market: Market, n: int, seed: int = 0) -> Market:
-    """What the log does not hold: some of its requests with a content that was shown about then, at any position.
+    """What the log does not hold: some of its requests with a piece that was shown about then, at any position.
 
     A teacher answers any question, so that a student need not learn from what a platform chose to show alone.
     """
@@ -533,7 +533,7 @@ def questions(market: Market, n: int, seed: int = 0) -> Market:
 
 
 def content_vectors(predictor: EffectPredictor, market: Market) -> dict[str, np.ndarray]:
-    """What can be said of each content beforehand: ``ids`` (C,), then columns by name, standardised, in float16.
+    """What can be said of each piece beforehand: ``ids`` (C,), then columns by name, standardised, in float16.
 
     Means of each encoder (C, L), and ``content.teacher`` (C, 1), what `expected_clicks` gives.
     """
@@ -557,10 +557,10 @@ def content_vectors(predictor: EffectPredictor, market: Market) -> dict[str, np.
 
 
 def expected_clicks(predictor: EffectPredictor, market: Market, moments: int = 16) -> np.ndarray:
-    """Mean log-odds of a click that the teacher expects of each content, at position 1: (C,).
+    """Mean log-odds of a click that the teacher expects of each piece, at position 1: (C,).
 
-    Users are met where they were met last in `market`; contents that came in later, at their first second. That is what a
-    job of every night, and one at each upload, would write beside a content's price.
+    Users are met where they were met last in `market`; pieces that came in later, at their first second. That is what a
+    job of every night, and one at each upload, would write beside a piece's price.
     """
     log, contents = market.impressions, market.contents
     met = log.drop_duplicates("user_id", keep="last").tail(moments)
@@ -748,7 +748,7 @@ def _clock_inputs(student, market, column, rows, _):
 
 
 def _vector_choice(student, market, column, rows, most):
-    """Covers as pictures, titles as texts: of some contents, from the least to the most clicked. No choice of others."""
+    """Covers as pictures, titles as texts: of some pieces, from the least to the most clicked. No choice of others."""
     name, table = column["name"], student.vectors[column["name"]].astype(float)
     kind = name.partition(".")[2]
     at = schema.rows_of(market.contents["content_id"], student.vectors["ids"])

@@ -171,7 +171,7 @@ def beta_prior(rate: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarra
 
 
 def prior_strength(rate: np.ndarray, clicks: np.ndarray, shown: np.ndarray) -> float:
-    r"""The strength of a model's prior, by maximum beta-binomial likelihood on contents it was not fitted on.
+    r"""The strength of a model's prior, by maximum beta-binomial likelihood on pieces it was not fitted on.
 
     .. math:: \hat\kappa = \arg\max_\kappa \sum_i
               \log\text{BetaBin}\bigl(k_i \mid n_i,\ \kappa\hat p_i,\ \kappa(1-\hat p_i)\bigr)
@@ -179,7 +179,7 @@ def prior_strength(rate: np.ndarray, clicks: np.ndarray, shown: np.ndarray) -> f
     Parameters
     ----------
     rate : array, shape (n,)
-        Predicted rates of contents.
+        Predicted rates of pieces of content.
     clicks, shown : array, shape (n,)
         Their counts :math:`k_i` and :math:`n_i`.
 
@@ -526,7 +526,7 @@ def position_bias(
         ``content_id`` where no features are given.
     method : "random" or "em"
     features : DataFrame or array, shape (B, D), optional
-        What relevance depends on, for em: boosted trees learn it. Without them each content has its own relevance.
+        What relevance depends on, for em: boosted trees learn it. Without them each piece has its own relevance.
     steps : int
         Of EM.
 
@@ -560,7 +560,7 @@ def position_bias(
 
 
 def _regression_em(log, features, steps):
-    """theta by position; of relevance, boosted trees or a mean for each content, shrunk a little."""
+    """theta by position; of relevance, boosted trees or a mean for each piece, shrunk a little."""
     clicked, (place, positions) = log["clicked"].to_numpy(float), pd.factorize(log["position"], sort=True)
     content = pd.factorize(log["content_id"])[0] if features is None else None
     theta = np.linspace(1, 0.5, len(positions))
@@ -623,7 +623,7 @@ def off_policy_value(
     clip : float, optional
         Greatest weight, with any method.
     clusters : array, shape (B,), optional
-        Such as users or contents, whose rows are not independent: the interval allows for it.
+        Such as users or pieces of content, whose rows are not independent: the interval allows for it.
 
     Returns
     -------

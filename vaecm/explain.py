@@ -201,7 +201,7 @@ def mean_effects(
     """Mean attribution and mean size of each group, with intervals: a DataFrame by group, largest size first.
 
     Columns are mean, low, high and size (mean of the absolute values), all in log-odds. `clusters` (B,) are drawn
-    with replacement for the intervals of that `level`, such as the users or contents of the rows; rows by default.
+    with replacement for the intervals of that `level`, such as the users or pieces of the rows; rows by default.
     Of a table with `each` background row, background rows are drawn as well, independently (Owen 2007,
     arXiv:0712.1111).
 
@@ -397,7 +397,7 @@ def explain_market(
 def market_groups(market: Market) -> dict[str, tuple[str, ...]]:
     """Inputs of a market by where they come from: cover, title, sound, vectors, attributes, user, position.
 
-    ``attributes`` are all other columns of a content, its product and author among them; ``user`` is a request: who
+    ``attributes`` are all other columns of a piece, its product and author among them; ``user`` is a request: who
     asks, when, on what device, after what. Outcomes belong to no group, nor does what no prediction may be made from,
     nor what counts earlier meetings.
 
@@ -711,7 +711,7 @@ def report_page(
     Raises
     ------
     ValueError
-        For a content without impressions, or too small a background.
+        For a piece of content without impressions, or too small a background.
     """
     if n_background < LEAST_BACKGROUND:
         raise ValueError(f"n_background must be at least {LEAST_BACKGROUND}, got {n_background}")

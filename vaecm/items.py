@@ -1,4 +1,4 @@
-r"""Item embeddings: products or contents that the same sessions, and the same users, hold are near each other.
+r"""Item embeddings: products or pieces of content that the same sessions, and the same users, hold are near each other.
 
 Shapes: ``n`` items, ``D`` dimensions.
 """

@@ -1,7 +1,7 @@
 r"""Past one process: a market in parts, predicted and trained on part by part, by one worker or by many.
 
-A market is divided **by users**: what a user did stands in one part, so that states and the user's own counts need no
-other part. What contents bring is counted over all users; `predict` carries that along as the few columns of the facts
+A market is divided **by users**: what a user did is in one part, so that states and the user's own counts need no
+other part. What content brings is counted over all users; `predict` carries that along as the few columns of the facts
 that came after training. `fit` holds a sample of users where it has to hold something, and reads the rest row by row.
 Workers are processes of Ray, see `vaecm.parallel`; ``workers=0`` does all of it in this process.
 
@@ -71,7 +71,7 @@ def part_of(ids: Any, parts: int) -> np.ndarray:
 
 
 def write_parts(markets: Market | Iterable[Market], folder: str | Path, parts: int = 8) -> None:
-    """Write a market as Parquet files by part of its users, and a catalogue of its contents that all parts share.
+    """Write a market as Parquet files by part of its users, and a catalogue of its content that all parts share.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def _catalogue(path):
 def facts_since(folder: str | Path, until: int) -> dict[str, pd.DataFrame]:
     """What became known after a second, of all parts: impressions (late orders too) and events, in few columns.
 
-    Of this, and of nothing else of other parts, a prediction depends: contents are counted over all users.
+    Of this, and of nothing else of other parts, a prediction depends: content is counted over all users.
     """
     path, after, found = Path(folder).expanduser(), pd.Timestamp(until, unit="s"), {}
     for name in ("impressions", "events"):
@@ -396,9 +396,9 @@ def fit(
     """Fit a predictor to a market in parts, its VAEs and effect networks trained on several workers.
 
     A sample of the parts is held at once. From it come scales, words, item embeddings, both VAEs, trees and regression,
-    the calibration, and the log behind the counts of contents; the effect networks read all parts, prepared row by row
+    the calibration, and the log behind the counts of content; the effect networks read all parts, prepared row by row
     on disk. With a sample of all parts nothing is approximate, and nothing is saved but the working memory of the
-    networks. With fewer, contents are counted over the sample's users alone, in training as in use.
+    networks. With fewer, content is counted over the sample's users alone, in training as in use.
 
     Parameters
     ----------

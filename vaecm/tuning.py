@@ -75,7 +75,7 @@ def cross_validate(
     seed : int
         Of the models and of the resamples.
     n_resamples : int
-        Draws of contents for the intervals within a fold.
+        Draws of pieces of content for the intervals within a fold.
     progress : bool
         Show a bar.
 
@@ -83,7 +83,7 @@ def cross_validate(
     -------
     DataFrame
         One row a fold and metric: fold, train and valid (impressions), metric, value, low, high (95 %,
-        contents of the fold drawn with replacement).
+        pieces of content of the fold drawn with replacement).
 
     Raises
     ------
@@ -279,8 +279,8 @@ def learning_curve(
     Returns
     -------
     DataFrame
-        One row a size and metric: size, contents (shown in these impressions), metric, value, low, high (95
-        %).
+        One row a size and metric: size, contents (pieces shown in these impressions), metric, value, low,
+        high (95 %).
 
     Raises
     ------

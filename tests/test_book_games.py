@@ -200,6 +200,18 @@ def test_lime_is_local_where_it_draws_around_the_row():
     assert np.abs(away.attributions["a"]).max() < found.attributions["a"].min()
 
 
+def test_lime_reads_nullable_numbers_and_names_every_column_that_holds_none():
+    whole = ROWS.round(), BACKGROUND.round()
+    plain, nullable = (
+        lime(lambda x: x["a"], *(x.astype(kind) for x in whole), draws=50) for kind in (float, "Int64")
+    )
+    pd.testing.assert_frame_equal(plain.attributions, nullable.attributions)
+    with pytest.raises(
+        ValueError, match=r"background has no column 'day'.*column 'b' of rows must hold numbers"
+    ):
+        lime(lambda x: x["a"], ROWS.assign(day=1.0, b="x"), BACKGROUND)
+
+
 def test_a_gap_stays_a_gap_and_a_narrow_kernel_sees_nobody():
     rows = ROWS.assign(b=[np.nan, *ROWS["b"][1:]])
     seen = []

@@ -340,12 +340,3 @@ def test_curve_is_the_score_of_each_amount_and_its_paired_change(whole):
     assert table.loc[("ctr_auc", 1.0), "value"] == 0.5
     assert table.loc[("ctr_auc", 1.0), "change"] == pytest.approx(0.5 - truth.loc["ctr_auc", "value"])
     assert (table.xs(0.0, level="amount")[["change", "change_low", "change_high"]] == 0).all(axis=None)
-
-
-def test_a_model_loses_as_much_as_itself(whole):
-    predicted = damage.predictions({"a": Bright(), "b": Bright()}, whole, damage.noise_covers, [0.0, 0.9])
-    row = damage.loss_ratio(whole, predicted, 0.9, "a", "b")
-    assert row[["ratio", "low", "high"]].tolist() == pytest.approx([1, 1, 1])
-    assert row["model"] == row["baseline"]
-    table = damage.curve(whole, predicted).set_index(["metric", "amount", "model"])
-    assert row["model"] == pytest.approx(-table.loc[("ctr_auc", 0.9, "a"), "change"])

@@ -13,7 +13,6 @@ from vaecm.metrics import (
     bootstrap_interval,
     calibration_table,
     compare,
-    lift_table,
     score,
     share_to_oracle,
     wilson_interval,
@@ -241,20 +240,6 @@ def test_calibration_table_counts_every_row_and_its_intervals_hold_the_rate():
     assert ((table["low"] < table["predicted"]) & (table["predicted"] < table["high"])).mean() >= 0.8
     grouped = calibration_table(y, p, bins=10, groups=rng.integers(500, size=20_000))
     assert np.allclose(grouped["high"] - grouped["low"], table["high"] - table["low"], rtol=0.4)
-
-
-def test_lift_table_by_hand():
-    y, p = np.array([1, 0, 0, 0, 1, 0]), np.array([0.9, 0.8, 0.7, 0.1, 0.2, 0.3])
-    table = lift_table(y, p, bins=3, groups=np.arange(6))
-    assert table["rate"].tolist() == [0.5, 0.0, 0.5]
-    assert table["captured"].tolist() == [0.5, 0.5, 1.0]
-    assert table["lift"].tolist() == [1.5, 0.0, 1.5]
-    assert (table["low"] <= table["captured"]).all()
-    assert (table["captured"] <= table["high"]).all()
-    with pytest.raises(ValueError, match="same length"):
-        lift_table(y, p[:3])
-    with pytest.raises(ValueError, match="NaN"):
-        lift_table(y * np.nan, p)
 
 
 # --- one bootstrap, one Wilson

@@ -26,22 +26,10 @@ def test_curves_draw_their_data_and_one_diagonal(ax):
     assert ax.lines[0].get_xydata().tolist() == [[0.1, 0.15], [0.2, 0.18]]
 
 
-def test_lift_curve_starts_at_nothing(ax):
-    plots.lift_curve(ax, [0.5, 1.0], [0.8, 1.0], [0.7, 1.0], [0.9, 1.0])
-    assert ax.lines[0].get_xydata().tolist() == [[0, 0], [0.5, 0.8], [1, 1]]
-
-
 def test_intervals_stand_from_top_to_bottom(ax):
     plots.intervals(ax, ["first", "second"], [1, 2], [0.5, 1], [1.5, 4], reference=0)
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["first", "second"]
-
-
-def test_loss_history_draws_validation_dashed_in_the_same_colour(ax):
-    plots.loss_history(ax, {"loss": [3, 2], "val_loss": [3.5, 3]})
-    training, validation = ax.lines
-    assert (training.get_linestyle(), validation.get_linestyle()) == ("-", "--")
-    assert training.get_color() == validation.get_color()
 
 
 def test_image_grid_puts_each_picture_in_its_place(ax):
@@ -57,17 +45,6 @@ def test_image_grid_puts_each_picture_in_its_place(ax):
         plots.image_grid(ax, np.zeros((2, 2)))
 
 
-def test_latent_scatter_by_class_and_by_number(ax):
-    z = np.arange(8.0).reshape(4, 2)
-    plots.latent_scatter(ax, z, np.array(["a", "b", "a", "b"]))
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
-    assert ax.collections[0].get_offsets().tolist() == [[0, 1], [4, 5]]
-    plots.latent_scatter(ax, z, np.arange(4))
-    assert len(ax.figure.axes) == 2
-    with pytest.raises(ValueError, match=r"shape \(C, 2\)"):
-        plots.latent_scatter(ax, np.zeros((4, 3)))
-
-
 def test_normal_ellipse_holds_95_percent(ax):
     covariance = np.array([[2.0, 1.2], [1.2, 1.0]])
     plots.normal_ellipse(ax, [1.0, -1.0], covariance, filled=True)
@@ -75,14 +52,6 @@ def test_normal_ellipse_holds_95_percent(ax):
     line = ax.patches[1]
     inside = line.get_path().contains_points(line.get_patch_transform().inverted().transform(points))
     assert abs(inside.mean() - 0.95) < 0.005
-
-
-def test_waterfall_ends_at_the_prediction(ax):
-    plots.waterfall(ax, ["a", "b", "c"], [1.0, -0.5, 0.25], base=-3.0)
-    bars = ax.patches
-    assert [bar.get_x() for bar in bars] == [-3, -2, -2.5]
-    assert bars[-1].get_x() + bars[-1].get_width() == -2.25
-    assert bars[0].get_facecolor() != bars[1].get_facecolor()
 
 
 def test_beeswarm_keeps_every_point_in_its_row(ax):
@@ -94,28 +63,6 @@ def test_beeswarm_keeps_every_point_in_its_row(ax):
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"]
 
 
-def test_paired_bars_stand_beside_each_other(ax):
-    plots.paired_bars(ax, ["a", "b"], {"model": [1, 2], "truth": [3, 4]})
-    assert [bar.get_width() for bar in ax.patches] == [1, 2, 3, 4]
-    assert len({bar.get_y() for bar in ax.patches}) == 4
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["model", "truth"]
-
-
-def test_heat_is_white_at_nothing(ax):
-    plots.heat_over(ax, np.arange(9).reshape(3, 3), [[0, 0, 1], [0, 0, 0], [-4, 0, 0]])
-    drawn = ax.images[0]
-    assert (drawn.norm.vmin, drawn.norm.vmax) == (-4, 4)
-
-
 def test_matrix_writes_its_numbers(ax):
     plots.matrix(ax, [[1, 0.25], [0.25, 0]], ["a", "b"])
     assert [text.get_text() for text in ax.texts] == ["1.00", "0.25", "0.25", "0.00"]
-
-
-def test_latent_density_counts_all_points_and_draws_the_prior(ax):
-    z = np.random.default_rng(0).normal(size=(500, 2)).clip(-3.9, 3.9)
-    plots.latent_density(ax, z)
-    assert ax.collections[0].get_array().sum() == 500
-    assert [round(float(np.hypot(*line.get_xydata()[0]))) for line in ax.lines] == [1, 2, 3]
-    with pytest.raises(ValueError, match=r"shape \(C, 2\), got \(4, 3\)"):
-        plots.latent_density(ax, np.zeros((4, 3)))

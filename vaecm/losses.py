@@ -150,29 +150,5 @@ def lognormal_nll(sales: Tensor, m: Tensor, log_s: Tensor) -> Tensor:
     return ops.where(sold, nll, ops.zeros_like(nll))
 
 
-def zero_inflated_lognormal_nll(sales: Tensor, logit: Tensor, m: Tensor, log_s: Tensor) -> Tensor:
-    r"""Log-loss of whether there are sales, and where there are, their log-normal density; NaN adds nothing; all (B,).
-
-    .. math:: \ell=\mathrm{BCE}\big(\mathbb 1[r>0],\ \sigma(a)\big)-\mathbb 1[r>0]\log p(r\mid m,s)
-
-    (Wang, Liu and Miao 2019, arXiv:1912.07753.)
-
-    >>> round(float(zero_inflated_lognormal_nll([0.0], [0.0], [3.0], [0.0])[0]), 4)
-    0.6931
-    """
-    sales = _float(sales)
-    sold = ops.where(ops.isnan(sales), sales, ops.cast(sales > 0, sales.dtype))
-    return click_nll(sold, logit) + lognormal_nll(sales, m, log_s)
-
-
-def lognormal_mean(m: Tensor, s: Tensor) -> Tensor:
-    r"""Mean of a log-normal in yuan, :math:`\mathbb E[r]=e^{m+s^2/2}`, with s clipped as in the loss; any shape.
-
-    >>> round(float(lognormal_mean(0.0, 1.0)), 4)
-    1.6487
-    """
-    return ops.exp(_float(m) + 0.5 * ops.square(ops.clip(_float(s), *S_RANGE)))
-
-
 def _float(x: Tensor) -> Tensor:
     return ops.cast(x, keras.config.floatx())

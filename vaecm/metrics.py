@@ -299,41 +299,6 @@ def calibration_table(
     })  # fmt: skip
 
 
-def lift_table(
-    y: np.ndarray, p: np.ndarray, bins: int = 10, groups: np.ndarray | None = None, n_resamples: int = 200,
-    seed: int = 0, level: float = 0.95,
-) -> pd.DataFrame:  # fmt: skip
-    """What the impressions with the greatest predictions bring, in steps of equal size.
-
-    Parameters are those of `calibration_table`; the first step holds the greatest predictions.
-
-    Returns
-    -------
-    DataFrame
-        One row a step: share (of all impressions, this step and those before), rate (of this step), lift
-        (that rate over the mean rate), captured (share of all outcomes, this step and those before), and
-        with `groups` the interval of captured, low and high.
-
-    Examples
-    --------
-    >>> lift_table([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], bins=2)["captured"].tolist()
-    [1.0, 1.0]
-    """
-    y, p = _pair(y, p)
-    inside = np.eye(bins)[_equal_mass(-p, bins)]
-    count, total = inside.sum(axis=0), y @ inside
-    rate = _ratio(total, count)
-    table = pd.DataFrame({
-        "share": np.cumsum(count) / len(y), "rate": rate, "lift": _ratio(rate, y.mean()),
-        "captured": _ratio(np.cumsum(total), y.sum()),
-    })  # fmt: skip
-    if groups is not None:
-        captured = lambda sums, _: _ratio(np.cumsum(sums, axis=1), sums.sum(axis=1, keepdims=True))  # noqa: E731
-        _, low, high, _ = bootstrap_interval(y[:, None] * inside, groups, captured, n_resamples, seed, level)
-        table["low"], table["high"] = low, high
-    return table
-
-
 # --- what is scored -----------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ from vaecm.features import Features, joined
 from vaecm.history import user_stream
 from vaecm.latents import Representation
 from vaecm.market import Market
-from vaecm.metrics import bootstrap_interval, compare, score
+from vaecm.metrics import compare, score
 from vaecm.options import is_number
 from vaecm.predictor import EffectPredictor, learn_state, met, network_inputs, targets, train_effects
 from vaecm.schema import column_kinds
@@ -605,53 +605,6 @@ def curve(
         parts.append(table.loc[["ctr_auc", "ctr_log_loss"]].reset_index().assign(model=name, amount=amount))
     columns = ["model", "amount", "metric", "value", "low", "high", "change", "change_low", "change_high"]
     return pd.concat(parts, ignore_index=True)[columns]
-
-
-def loss_ratio(
-    market: Market, predicted: Mapping, amount: float, model: str, baseline: str,
-    n_resamples: int = 200, seed: int = 0,
-) -> pd.Series:  # fmt: skip
-    r"""How much AUC a model loses by a damage, as a share of what a baseline loses.
-
-    .. math:: \frac{A_\text{model}(0)-A_\text{model}(a)}{A_\text{baseline}(0)-A_\text{baseline}(a)}
-
-    with :math:`A(a)` the AUC of clicks at amount a: less than 1 where the model bears the damage better.
-
-    Parameters
-    ----------
-    market : Market
-        Undamaged, with outcomes.
-    predicted : dict
-        From `predictions`.
-    amount : float
-        a.
-    model, baseline : str
-        Names in `predicted`.
-    n_resamples, seed
-        As in `vaecm.score`; the four scores are taken on the same drawn contents.
-
-    Returns
-    -------
-    Series
-        model, baseline (AUC lost, each), ratio, low, high: the 95 % interval of the ratio.
-    """
-    start = min(a for a, _ in predicted)
-    ids, contents = (market.impressions[c] for c in ("impression_id", "content_id"))
-    code, _ = pd.factorize(contents)
-    clicked = market.impressions["clicked"].to_numpy(float)
-    keys = [(start, model), (amount, model), (start, baseline), (amount, baseline)]
-    aucs = [_auc(code, clicked, predicted[key]["ctr"].reindex(ids).to_numpy(float)) for key in keys]
-
-    def lost(weights):
-        auc = np.stack([of(weights) for of in aucs], axis=1)
-        model_lost, baseline_lost = auc[:, 0] - auc[:, 1], auc[:, 2] - auc[:, 3]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.stack([model_lost, baseline_lost, model_lost / baseline_lost], axis=1)
-
-    value, low, high = bootstrap_interval(lost, contents.to_numpy(), n_resamples=n_resamples, seed=seed)[:3]
-    return pd.Series({
-        "model": value[0], "baseline": value[1], "ratio": value[2], "low": low[2], "high": high[2],
-    })  # fmt: skip
 
 
 def _auc(code, clicked, p):

@@ -76,47 +76,6 @@ def calibration_curve(
     return _finish(ax, title, "predicted rate", "observed rate", label)
 
 
-def lift_curve(
-    ax,
-    share,
-    captured,
-    low=None,
-    high=None,
-    label=None,
-    color=COLORS[0],
-    title="The steeper, the better the choice",
-):
-    """Share of all outcomes that the best-rated impressions bring, with the diagonal of a blind choice.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    share, captured : array, shape (K,)
-        Both cumulative, 0 to 1.
-    low, high : array, shape (K,), optional
-        Interval of captured.
-    label, color, title : str, optional
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-    """
-    share = np.concatenate([[0], share])
-    ax.plot(share, np.concatenate([[0], captured]), "-", color=color, label=label, linewidth=1.6)
-    if low is not None:
-        ax.fill_between(
-            share,
-            np.concatenate([[0], low]),
-            np.concatenate([[0], high]),
-            color=color,
-            alpha=0.15,
-            linewidth=0,
-        )
-    if not any(line.get_gid() == "diagonal" for line in ax.lines):
-        ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, gid="diagonal")
-    return _finish(ax, title, "share of impressions, best predictions first", "share of all outcomes", label)
-
-
 def intervals(ax, names, values, low, high, reference=None, color=COLORS[0], title=None, xlabel="value"):
     """One row for each name: its value and its interval; a dashed line at the reference.
 
@@ -159,32 +118,6 @@ def intervals(ax, names, values, low, high, reference=None, color=COLORS[0], tit
     return _finish(ax, title, xlabel, None, None)
 
 
-def loss_history(
-    ax, history, title="The loss of the validation part tells when to stop", ylabel="loss, nats per row"
-):
-    """Losses by epoch: a line for each name, dashed for the validation part (names that begin with ``val_``).
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    history : dict of str to array, shape (epochs,)
-        As in ``history`` of what ``keras.Model.fit`` returns.
-    title, ylabel : str, optional
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-    """
-    names = list(dict.fromkeys(name.removeprefix("val_") for name in history))
-    for name, values in history.items():
-        held_out = name.startswith("val_")
-        color = COLORS[names.index(name.removeprefix("val_")) % len(COLORS)]
-        label = f"{name.removeprefix('val_')}, validation" if held_out else f"{name}, training"
-        ax.plot(np.arange(1, len(values) + 1), values, "--" if held_out else "-", color=color, label=label)
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    return _finish(ax, title, "epoch", ylabel, "on")
-
-
 def image_grid(ax, pictures, columns=8, title=None, gap=1):
     """Pictures side by side, in rows, on one axis.
 
@@ -224,100 +157,6 @@ def image_grid(ax, pictures, columns=8, title=None, gap=1):
     return ax
 
 
-def latent_scatter(
-    ax,
-    z,
-    color=None,
-    label="value",
-    title=None,
-    xlabel="latent dimension 1",
-    ylabel="latent dimension 2",
-    size=6,
-):
-    """Points in two latent dimensions, coloured by a number (with a scale) or by a class (with a legend).
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    z : array, shape (C, 2)
-    color : array, shape (C,), optional
-        Numbers, or names of classes: colours and markers repeat after seven.
-    label : str
-        What the colour shows.
-    title, xlabel, ylabel : str, optional
-    size : float
-        Area of a point, square points.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    ValueError
-        If `z` does not have two columns.
-    """
-    z = np.asarray(z)
-    if z.ndim != 2 or z.shape[1] != 2:
-        raise ValueError(f"z must have shape (C, 2), got {z.shape}")
-    if color is None or np.issubdtype(np.asarray(color).dtype, np.number):
-        points = ax.scatter(
-            *z.T, c=COLORS[0] if color is None else color, s=size, cmap="cividis", linewidths=0
-        )
-        if color is not None:
-            ax.figure.colorbar(points, ax=ax, label=label)
-        return _finish(ax, title, xlabel, ylabel, None)
-    for k, name in enumerate(np.unique(color)):
-        at = np.asarray(color) == name
-        ax.scatter(
-            *z[at].T, s=size, color=COLORS[k % 7], marker=MARKERS[(k // 7) % 7], label=str(name), linewidths=0
-        )
-    _finish(ax, title, xlabel, ylabel, None)
-    ax.legend(
-        title=label,
-        fontsize="small",
-        markerscale=2,
-        frameon=False,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-    )
-    return ax
-
-
-def latent_density(ax, z, title=None, xlabel="latent dimension 1", ylabel="latent dimension 2", edge=4.0):
-    """How densely points fill two latent dimensions; circles show 1, 2 and 3 deviations of the prior.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    z : array, shape (C, 2)
-        Draws, such as those of the aggregate posterior.
-    title, xlabel, ylabel : str, optional
-    edge : float
-        Half of the side of the square that is shown.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    ValueError
-        If `z` does not have two columns.
-    """
-    z = np.asarray(z)
-    if z.ndim != 2 or z.shape[1] != 2:
-        raise ValueError(f"z must have shape (C, 2), got {z.shape}")
-    extent = (-edge, edge, -edge, edge)
-    cells = ax.hexbin(*z.T, gridsize=40, extent=extent, cmap="cividis", mincnt=1, linewidths=0)
-    ax.figure.colorbar(cells, ax=ax, label="draws in a cell")
-    angle = np.linspace(0, 2 * np.pi, 200)
-    for radius in (1, 2, 3):
-        ax.plot(radius * np.cos(angle), radius * np.sin(angle), "--", color=COLORS[1], linewidth=1)
-    ax.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
-    return _finish(ax, title, xlabel, ylabel, None)
-
-
 def normal_ellipse(ax, mean, covariance, color=COLORS[0], label=None, filled=False, **style):
     """The region of the plane that holds 95 % of a normal distribution.
 
@@ -350,57 +189,6 @@ def normal_ellipse(ax, mean, covariance, color=COLORS[0], label=None, filled=Fal
         ax.add_patch(Ellipse(mean, width, height, angle=angle, color=color, alpha=0.15, linewidth=0))
     ax.add_patch(Ellipse(mean, width, height, angle=angle, fill=False, edgecolor=color, label=label, **style))
     return ax
-
-
-def waterfall(
-    ax,
-    names,
-    values,
-    base,
-    title="What moves the prediction from the base to where it is",
-    xlabel="log-odds of a click",
-):
-    """From a base to a prediction, one step for each attribution: blue upwards, orange downwards.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    names : list of str, length K
-        From top to bottom.
-    values : array, shape (K,)
-        Steps, in log-odds.
-    base : float
-        Where the first step starts.
-    title, xlabel : str, optional
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Examples
-    --------
-    >>> import matplotlib.pyplot as plt
-    >>> ax = waterfall(plt.figure().add_subplot(), ["a", "b"], [1.0, -0.5], base=-3.0)
-    >>> [float(bar.get_x()) for bar in ax.patches]
-    [-3.0, -2.0]
-    """
-    values = np.asarray(values, float)
-    ends = base + np.cumsum(values)
-    starts = np.r_[base, ends[:-1]]
-    y = np.arange(len(names))
-    ax.barh(y, values, left=starts, height=0.6, color=np.where(values >= 0, COLORS[0], COLORS[1]))
-    for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        ax.annotate(
-            f"{values[k]:+.2f}", (max(start, end), k), xytext=(4, 0), textcoords="offset points", va="center",
-            fontsize="small",
-        )  # fmt: skip
-        ax.plot([end, end], [k - 0.3, min(k + 1.3, len(names) - 0.7)], color=GREY, linewidth=0.8)
-    ax.axvline(base, color=GREY, linestyle="--", linewidth=1)
-    ax.use_sticky_edges = False
-    ax.margins(x=0.12)
-    ax.set_yticks(y, names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    return _finish(ax, title, xlabel, None, None)
 
 
 def beeswarm(
@@ -436,61 +224,6 @@ def beeswarm(
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.figure.colorbar(points, ax=ax, label=label, ticks=[0, 1])
     return _finish(ax, title, xlabel, None, None)
-
-
-def paired_bars(ax, names, series, title=None, xlabel="value"):
-    """Horizontal bars side by side: for each name a bar of each series.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    names : list of str, length K
-        From top to bottom.
-    series : dict of str to array, shape (K,)
-        At most seven.
-    title, xlabel : str, optional
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-    """
-    height = 0.8 / len(series)
-    for k, (label, values) in enumerate(series.items()):
-        y = np.arange(len(names)) + (k - (len(series) - 1) / 2) * height
-        ax.barh(y, values, height=height, color=COLORS[k], label=label)
-    ax.axvline(0, color=GREY, linewidth=1)
-    ax.set_yticks(np.arange(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    if len(series) > 1:
-        ax.legend(frameon=False, fontsize="small")
-    return _finish(ax, title, xlabel, None, None)
-
-
-def heat_over(ax, picture, heat, title=None, label="effect, log-odds", limit=None):
-    """A signed map over a picture: blue raises, red lowers, white is nothing.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    picture : array, shape (H, W)
-        Drawn as contours in grey, so that the map keeps its colours.
-    heat : array, shape (H, W)
-    title, label : str, optional
-    limit : float, optional
-        Largest size of the colours; that of the map where it is not given.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-    """
-    heat = np.asarray(heat, float)
-    limit = max(np.abs(heat).max(), 1e-12) if limit is None else limit
-    drawn = ax.imshow(heat, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
-    ax.contour(np.asarray(picture, float), levels=4, colors=GREY, linewidths=0.6)
-    ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.8)
-    ax.set_axis_off()
-    ax.set_title(title or "")
-    return ax
 
 
 def matrix(ax, values, names, title=None, label="value", digits=2):

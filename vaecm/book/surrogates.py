@@ -10,6 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from vaecm.options import refuse
+from vaecm.schema import plain
 
 
 class Lime(NamedTuple):
@@ -48,7 +52,13 @@ def lime_rows(
     Returns
     -------
     Lime
+
+    Raises
+    ------
+    ValueError
+        Names every column that is missing in one of the tables, or holds no numbers.
     """
+    rows, background = as_floats(rows, background)
     from lime.lime_tabular import LimeTabularExplainer
 
     middle, D = background.median().fillna(0), rows.shape[1]
@@ -75,6 +85,30 @@ def lime_rows(
     return Lime(
         pd.DataFrame(each, columns=rows.columns, index=rows.index),
         pd.DataFrame(quality, columns=["r2", "samples"], index=rows.index),
+    )
+
+
+def as_floats(rows: pd.DataFrame, background: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables as floats, with the columns of `rows`; gaps of nullable numbers become NaN.
+
+    Examples
+    --------
+    >>> as_floats(pd.DataFrame({"day": ["Monday"]}), pd.DataFrame({"price": [2.0]}))
+    Traceback (most recent call last):
+        ...
+    ValueError: lime_rows: background has no column 'day'; column 'day' of rows must hold numbers, got 'Monday'
+    """
+    tables = {"rows": rows, "background": background}
+    problems = [f"{name} has no column {c!r}" for name, x in tables.items() for c in rows if c not in x]
+    problems += [
+        f"column {c!r} of {name} must hold numbers, got {x[c].iloc[0]!r}" if len(x) else f"{name} has no rows"
+        for name, x in tables.items()
+        for c in rows
+        if c in x and not is_numeric_dtype(x[c].dtype)
+    ]
+    refuse("lime_rows", problems)
+    return tuple(
+        pd.DataFrame({c: plain(x[c]).astype(float) for c in rows}, index=x.index) for x in tables.values()
     )
 
 

@@ -8,6 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.interpolate import RegularGridInterpolator
 
 from vaecm.book import interactive, plots
@@ -18,6 +19,7 @@ PLACES = {"bag": (1.0, 1.0), "boot": (-1.0, -2.0)}
 FIGURES = {
     "experts": interactive.product_of_experts,
     "divergence": interactive.divergence,
+    "intervals": interactive.rate_intervals,
     "latents": lambda: interactive.latent_explorer(PICTURES, PLACES, edge=3.0),
 }
 
@@ -68,6 +70,18 @@ def test_the_divergence_is_that_of_the_formula(tmp_path):
     m, s = 2.0, 0.5
     assert there == pytest.approx(0.5 * (m**2 + s**2 - 1) - np.log(s), abs=0.0051)
     assert back == pytest.approx(0.5 * ((m**2 + 1) / s**2 - 1) + np.log(s), abs=0.0051)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize(("k", "n"), [(0, 150), (10, 500), (37, 1000), (50, 10)])
+def test_the_intervals_are_those_of_scipy(k, n, tmp_path):
+    found = numbers(answer("intervals", f"inputs[0].value = {n}; inputs[1].value = {k}", tmp_path))
+    k = min(k, n)  # the figure has no more clicks than impressions
+    half = stats.norm.ppf(0.975) * np.sqrt(k / n * (1 - k / n) / n)
+    test = stats.binomtest(k, n)
+    both = [test.proportion_ci(0.95, method=method) for method in ("wilson", "exact")]
+    right = [k / n - half, k / n + half, *(end for ends in both for end in ends)]
+    np.testing.assert_allclose(found, 100 * np.array(right), atol=0.0051)
 
 
 PIXELS = "[...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 3, 5).data]"

@@ -86,6 +86,52 @@ box.addEventListener("input", draw);
 draw();
 """
 
+INTERVALS = """
+const box = document.getElementById("try-intervals"), svg = box.querySelector("svg"), said = box.querySelector("output");
+const [shown, clicked] = box.querySelectorAll("input"), q = 1.959964;
+const some = (k, n, p) => {  // the chance of k clicks or fewer in n
+  let term = n * Math.log1p(-p), sum = Math.exp(term);
+  for (let i = 1; i <= k; i++) sum += Math.exp(term += Math.log((n - i + 1) / i * p / (1 - p)));
+  return sum;
+};
+const where = (k, n, chance) => {  // the rate at which that is the chance
+  let [low, high] = [0, 1];
+  for (let step = 0; step < 50; step++) {
+    const p = (low + high) / 2;
+    if (some(k, n, p) > chance) low = p; else high = p;
+  }
+  return low;
+};
+const draw = () => {
+  const n = +shown.value, k = Math.min(+clicked.value, n), p = k / n, half = q * Math.sqrt(p * (1 - p) / n);
+  const middle = (p + q * q / (2 * n)) / (1 + q * q / n);
+  const wide = q * Math.sqrt(p * (1 - p) / n + q * q / (4 * n * n)) / (1 + q * q / n);
+  const found = {
+    plain: [p - half, p + half],
+    Wilson: [Math.max(0, middle - wide), Math.min(1, middle + wide)],
+    exact: [k ? where(k - 1, n, 0.975) : 0, k < n ? where(k, n, 0.025) : 1],
+  };
+  const most = Math.max(...Object.values(found).map((ends) => ends[1])), at = (x) => 100 + 300 * x / most;
+  let shapes = `<line x1="${at(0)}" x2="${at(0)}" y1="20" y2="230" stroke="gray"/>
+    <line x1="${at(p)}" x2="${at(p)}" y1="20" y2="230" stroke="gray" stroke-dasharray="5 4"/>
+    <text x="${at(0)}" y="255" text-anchor="middle">0 %</text>
+    <text x="${at(most)}" y="255" text-anchor="end">${(100 * most).toFixed(2)} %</text>
+    <text x="250" y="285" text-anchor="middle">click rate</text>`;
+  Object.entries(found).forEach(([name, [low, high]], row) => {
+    const y = 60 + 65 * row;
+    shapes += `<text x="${at(p) + 8}" y="${y - 12}">${name}</text>
+      <line x1="${at(low)}" x2="${at(high)}" y1="${y}" y2="${y}" stroke="${data.colors[row]}" stroke-width="5"/>
+      <circle cx="${at(p)}" cy="${y}" r="6" fill="${data.colors[row]}"/>`;
+  });
+  svg.querySelector("g").innerHTML = shapes;
+  const percent = (x) => `${(100 * x).toFixed(2)} %`;
+  const ends = Object.entries(found).map(([name, pair]) => `${name} ${pair.map(percent).join(" to ")}`).join("; ");
+  said.textContent = `${k} of ${n} impressions clicked. ${ends}`;
+};
+box.addEventListener("input", draw);
+draw();
+"""
+
 EXPLORER = """
 const box = document.getElementById("try-latents"), svg = box.querySelector("svg"), said = box.querySelector("output");
 const canvas = box.querySelector("canvas"), pen = canvas.getContext("2d"), [across, up] = box.querySelectorAll("input");
@@ -202,6 +248,30 @@ def divergence() -> Any:
     )
     title = "Densities of the prior (dashed) and of q (line)"
     return figure("divergence", rows, title, DIVERGENCE, {"color": COLORS[0]})
+
+
+def rate_intervals() -> Any:
+    """A click rate and three 95 % intervals for it: the plain one, Wilson's (1.8), and the exact one.
+
+    The exact interval is that of Clopper and Pearson (1934): all rates at which neither so few nor so many clicks would
+    have a chance below 2.5 %.
+
+    Returns
+    -------
+    IPython.display.HTML
+        A figure with a slider for the impressions and one for the clicks.
+
+    Examples
+    --------
+    >>> rate_intervals()
+    <IPython.core.display.HTML object>
+    """
+    rows = (
+        '<div class="row"><label>impressions <input type="range" min="10" max="1000" step="10" value="150"></label>'
+        '<label>clicks <input type="range" min="0" max="50" step="1" value="3"></label></div>'
+    )
+    title = "Three 95 % intervals of one click rate (dashed), and where 0 is"
+    return figure("intervals", rows, title, INTERVALS, {"colors": COLORS[:3]})
 
 
 def latent_grid(n: int, edge: float = 3.0) -> np.ndarray:

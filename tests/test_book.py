@@ -20,7 +20,7 @@ import build  # noqa: E402
 import vaecm  # noqa: E402
 
 HTML = ROOT / "_build" / "html"
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[!.]*.ipynb"))
 BOOK_PAGES = sorted((ROOT / "book").glob("*.md"))
 MAX_LINES = 16
 ABSOLUTE = re.compile(r"(?<![\w./:])/(?:home|root|Users|tmp|work|content|opt|usr|var)/\w|\b[A-Z]:\\\\?\w")

@@ -6,6 +6,7 @@ Only light imports here: a process that measures another one's memory must be sm
 import json
 import os
 import platform
+import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +38,14 @@ def write(name, content, quiet=False):
     if not quiet:
         print(f"wrote benchmarks/results/{path.name}")
     return path
+
+
+def peak_gib():
+    """Peak memory of this process in GiB, as the system tells it."""
+    from resource import RUSAGE_SELF, getrusage  # not on Windows
+
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # it counts bytes there, KiB elsewhere
+    return round(getrusage(RUSAGE_SELF).ru_maxrss / unit, 2)
 
 
 def _processor():

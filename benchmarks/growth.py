@@ -8,12 +8,11 @@ import argparse
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import time
 
-from benchmarks import write
+from benchmarks import peak_gib, write
 
 STAGES = ("simulate", "vaecm")
 
@@ -44,9 +43,7 @@ def measure(stage, impressions, seed):
         if len(predictor.predict(market)) != impressions:
             raise RuntimeError("not every impression was predicted")
         lap("predict")
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss counts bytes there, KiB elsewhere
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return {"users": users, "contents": contents, "steps": steps, "peak_gib": round(peak, 2)}
+    return {"users": users, "contents": contents, "steps": steps, "peak_gib": peak_gib()}
 
 
 def in_fresh_process(stage, impressions, seed):

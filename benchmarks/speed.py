@@ -6,14 +6,13 @@
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-from benchmarks import write
+from benchmarks import peak_gib, write
 
 STAGES = ("simulate", "lightgbm", "dcn", "din", "vaecm", "latency")
 ROWS, REPEATS = (1, 100, 10_000), 15
@@ -49,9 +48,7 @@ def measure(stage, impressions, seed, folder):
         if stage == "vaecm":
             model.save(folder)
             lap("save")
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss counts bytes there, KiB elsewhere
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return {"seconds": seconds, "peak_gib": round(peak, 2)}
+    return {"seconds": seconds, "peak_gib": peak_gib()}
 
 
 def latency(model, market):

@@ -17,7 +17,7 @@ help:
 	@echo "make gates           what the simulated market must show, on three seeds; writes its datasheet"
 	@echo "make protocol        the model beside its rivals and without its parts; goes on where it stopped"
 	@echo "make lint            check style; make format repairs it"
-	@echo "make colab-check     try the package and two chapters on Colab's versions"
+	@echo "make colab-check     try the package, all chapters and student editions on Colab's versions (CHAPTERS=\"02 05\")"
 	@echo "make web-check       open every page of the built book in Chromium: links, weight, keyboard, axe"
 	@echo "make student         a course's edition with blank exercises; make solutions: with answers (OUT=folder)"
 	@echo "make instructor SEED=...  with notes, keys and the hidden tests of your seed"
@@ -81,7 +81,7 @@ set-repository: $(STAMP)
 	@$(PY) tools/bootstrap.py $(if $(URL),--url "$(URL)")
 
 colab-check: $(STAMP)
-	@$(PY) tools/colab_check.py $(if $(FREEZE),--freeze "$(FREEZE)")
+	@$(PY) tools/colab_check.py $(CHAPTERS) $(if $(FREEZE),--freeze "$(FREEZE)")
 
 # The browser's driver has an environment of its own: what is installed beside the chapters is part of their key.
 web-check: $(STAMP)

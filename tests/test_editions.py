@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
+import colab_check  # noqa: E402
 import editions  # noqa: E402
 import exercises  # noqa: E402
 import grade  # noqa: E402
@@ -217,3 +218,32 @@ def test_an_answer_that_never_ends_or_ends_the_process_costs_its_own_points_only
     monkeypatch.setattr(grade, "TIMEOUT", 3)
     loop = grade.mark("def half_life(f):\n    while True: pass", question, arguments, expected)
     assert (loop["points"], loop["why"]) == (0, "no answer in 3 s")
+
+
+# --- on Colab's versions
+
+
+def test_colab_executes_every_chapter_and_its_student_edition(monkeypatch):
+    monkeypatch.setattr(colab_check, "missing_data", lambda notebook: [])
+    jobs = dict(colab_check.notebooks([]))
+    assert list(jobs)[::2] == [path.stem for path in PATHS]
+    assert list(jobs)[1::2] == [f"{path.stem}, student edition" for path in PATHS]
+    for name, notebook in jobs.items():
+        may_fail = {
+            tuple(exercises.tags(c)) for c in notebook.cells if "raises-exception" in exercises.tags(c)
+        }
+        assert all("test" in found for found in may_fail)
+        assert bool(may_fail) == name.endswith("edition"), (
+            "a blank exercise fails its test, and nothing else may"
+        )
+
+
+def test_what_chapters_install_beside_the_package_is_found():
+    found = colab_check.extras([("19", NOTEBOOKS["19"]), ("02", NOTEBOOKS["02"])])
+    assert found == ["lime>=0.2", "shap>=0.51"]
+
+
+def test_chapters_without_data_at_hand_are_named(monkeypatch, capsys):
+    monkeypatch.setattr(colab_check, "missing_data", lambda notebook: ["upworthy"])
+    assert list(colab_check.notebooks(["14"])) == []
+    assert "not executed (upworthy)" in capsys.readouterr().out

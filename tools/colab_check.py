@@ -1,27 +1,41 @@
-"""Try the package and two chapters on the versions that Google Colab has.
+"""Try the package, every chapter and its student edition on the versions that Google Colab has.
 
 Makes an environment under `_build/colab` with the newest Python at hand and the versions of a Colab freeze,
 builds the package as a wheel, installs it the way the bootstrap cell does, shows that no installed version
-changed, and executes two chapters there.
+changed, and executes the chapters there, away from the checkout, two at a time. In a student edition the
+tests of exercises that nobody has solved yet may fail, and nothing else.
 """
 
 import argparse
 import difflib
-import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from bootstrap import is_bootstrap
+from build import missing_data, parked, with_quiz, write_notebook
+from editions import student
+from exercises import chapter_paths, number_of, read, tags
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "_build" / "colab"
 FREEZE = ROOT.parent / "shared" / "colab" / "pip-freeze-2026-08.txt"
 WANTED = """numpy pandas scipy scikit-learn keras tensorflow matplotlib seaborn lightgbm pooch tqdm pyarrow
-shap platformdirs ipykernel nbclient nbformat""".split()
-PREFERRED = ("02_pipeline", "05_vae")  # the whole model in miniature, and the formulas of the VAE
+jinja2 shap platformdirs ipykernel nbclient nbformat""".split()
+EXTRAS = re.compile(r"(?m)^\s+%pip install -q (.+)$")  # what a chapter installs beside the package
+WORKERS, PATIENCE = 2, 1_800  # chapters at once; seconds for a cell
+RUN = """
+import sys, nbformat
+from nbclient import NotebookClient
+n = nbformat.read(sys.argv[1], 4)
+NotebookClient(n, timeout=int(sys.argv[2]), kernel_name="python3").execute()
+"""
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "vaecm", "data")
 
 
@@ -115,61 +129,97 @@ def install_package(python):
     return before, after
 
 
-def execute_chapter(python, path):
-    """Execute one chapter away from the checkout, so that only the installed package can be found."""
-    work = PLACE / "chapters"
-    work.mkdir(exist_ok=True)
-    shutil.copy(path, work / path.name)
-    code = (
-        "import sys, nbformat; from nbclient import NotebookClient; "
-        "n = nbformat.read(sys.argv[1], 4); NotebookClient(n, timeout=1200, kernel_name='python3').execute()"
-    )
+def notebooks(names):
+    """Name and notebook of what is executed: chapters and their student editions; `names` such as 02, all without."""
+    for path in chapter_paths():
+        notebook, chapter = read(path), number_of(path)
+        if names and chapter not in names:
+            continue
+        if reason := parked(notebook) or ", ".join(missing_data(notebook)):
+            say(f"{path.name}: not executed ({reason})")
+            continue
+        yield path.stem, notebook
+        made = with_quiz(student(notebook, chapter), chapter)
+        for cell in made.cells:
+            if "test" in tags(cell):
+                cell.metadata["tags"] = [*tags(cell), "raises-exception"]
+        yield f"{path.stem}, student edition", made
+
+
+def execute_all(python, jobs):
+    """Execute notebooks, two at a time; the names of those that failed, with the end of what they said."""
+
+    def task(name, notebook):
+        start = time.perf_counter()
+        failure = execute(
+            python, PLACE / "chapters" / f"{name.replace(', ', '-').replace(' ', '-')}.ipynb", notebook
+        )
+        say(
+            f"{name}: {'FAILED' if failure else 'executed without error'} in {time.perf_counter() - start:.0f} s"
+        )
+        return failure
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        waiting = {name: pool.submit(task, name, notebook) for name, notebook in jobs}
+    return {name: job.result() for name, job in waiting.items() if job.result()}
+
+
+def execute(python, path, notebook):
+    """Execute one notebook away from the checkout, so that only the installed package can be found; its error."""
+    path.parent.mkdir(exist_ok=True)
+    write_notebook(path, notebook)
     kernel = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    kernel["JUPYTER_PATH"] = str(PLACE / "venv" / "share" / "jupyter")
-    run(python, "-c", code, path.name, cwd=work, env=kernel)
+    kernel |= {"JUPYTER_PATH": str(PLACE / "venv" / "share" / "jupyter")}
+    kernel |= {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "2"}
+    command = [python, "-c", RUN, path.name, PATIENCE]
+    done = subprocess.run(
+        list(map(str, command)), text=True, capture_output=True, check=False, cwd=path.parent, env=kernel
+    )
+    return done.stderr[-3_000:] if done.returncode else ""
 
 
-def choose_chapters():
-    """Two chapters that need no real data and are not parked, the preferred ones first."""
-    stored = {}
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        about = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("vaecm", {})
-        if not (about.get("needs") or about.get("parked")):
-            stored[path.stem] = path
-    first = [stored[name] for name in PREFERRED if name in stored]
-    return (first + [path for path in stored.values() if path not in first])[:2]
+def extras(jobs):
+    """What the chapters install beside the package, as arguments of pip."""
+    cells = (c for _, n in jobs for c in n.cells if c.cell_type == "code" and not is_bootstrap(c))
+    return sorted(
+        {part for cell in cells for line in EXTRAS.findall(cell.source) for part in shlex.split(line)}
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("chapters", nargs="*", help="only these, such as 02 05")
     parser.add_argument("--freeze", type=Path, default=Path(os.environ.get("VAECM_COLAB_FREEZE", FREEZE)))
-    freeze_file = parser.parse_args().freeze
-    if not freeze_file.exists():
-        raise SystemExit(f"No freeze at {freeze_file}: name a file of `pip freeze` from Colab with --freeze")
-    python = make_environment(read_freeze(freeze_file))
+    given = parser.parse_args()
+    if not given.freeze.exists():
+        raise SystemExit(f"No freeze at {given.freeze}: name a file of `pip freeze` from Colab with --freeze")
+    jobs = list(notebooks(given.chapters))
+    if not jobs:
+        raise SystemExit(f"No chapter to execute among {', '.join(given.chapters) or 'all'}.")
+    freeze = read_freeze(given.freeze)
+    python = make_environment(freeze)
     before, after = install_package(python)
     changes = [line for line in difflib.unified_diff(before, after, "before", "after", lineterm="", n=0)]
     say("\n".join(changes))
-    changed = [line for line in changes[2:] if line[0] in "+-" and not line.startswith("+vaecm")]
-    if changed:
+    if [line for line in changes[2:] if line[0] in "+-" and not line.startswith("+vaecm")]:
         raise SystemExit("Installing the package changed installed versions (above).")
     say(f"{len(before)} packages installed; installing vaecm changed none of them.")
-    market = run(
-        python,
-        "-c",
-        "import vaecm; print(len(vaecm.load_market(vaecm.example_market()).impressions))",
-        cwd=PLACE,
-    )
-    say(f"The embedded market came with the wheel: {market.strip()} impressions.")
-    paths = choose_chapters()
-    if len(paths) < 2:
-        raise SystemExit("Two chapters are needed for this check.")
-    for path in paths:
-        start = time.perf_counter()
-        execute_chapter(python, path)
-        say(f"{path.name}: executed without error in {time.perf_counter() - start:.0f} s")
+    code = "import vaecm; print(len(vaecm.load_market(vaecm.example_market()).impressions))"
+    say(f"The embedded market came with the wheel: {run(python, '-c', code, cwd=PLACE).strip()} impressions.")
+    if more := extras(jobs):
+        run(python, "-m", "pip", "install", "-q", *more)
+        lost = set(after) - set(run(python, "-m", "pip", "freeze").splitlines())
+        say(
+            f"Chapters install {', '.join(more)}; versions that this changed: {', '.join(sorted(lost)) or 'none'}."
+        )
+    failures = execute_all(python, jobs)
+    for name, error in failures.items():
+        say(f"\n{name}\n{error}")
+    if failures:
+        raise SystemExit(f"{len(failures)} of {len(jobs)} failed: {'; '.join(failures)}")
+    say(f"{len(jobs)} notebooks executed without error.")
 
 
 if __name__ == "__main__":

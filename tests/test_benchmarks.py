@@ -21,6 +21,7 @@ from benchmarks.heads import Calibrated, make_head, rescaled, rescaling
 from benchmarks.principal import before, fading_mean
 from benchmarks.rivals import CrossLayer, Stream, TargetAttention, hashed_ids
 from benchmarks.store import Store, long, over_seeds, paired, plain, shares
+from vaecm.book import ablations
 from vaecm.effects import Voters
 from vaecm.predictor import network_inputs, outputs, targets
 
@@ -269,3 +270,19 @@ def test_the_shop_of_real_pictures_is_a_market_and_draws_from_its_truth():
     assert abs(log["clicked"].sum() - p.sum()) < 4 * np.sqrt(np.sum(p * (1 - p)))
     assert market.covers.shape == (120, 28, 28)
     assert log.groupby("request_id")["content_id"].nunique().eq(5).all()
+
+
+def test_the_chapter_shows_the_stored_worth_of_each_part():
+    stored = []
+    logs = {"pictures": ("parts", "ctr", ablations.SHOP), "kuairand": ("kuairand", "ctr", ablations.FEED)}
+    logs["kuairand "] = "kuairand", "ctcvr", ablations.VIEWS
+    for stage, (name, target, log) in logs.items():
+        rows = long(json.loads((benchmarks.RESULTS / f"{name}.json").read_text())["rows"])
+        here = (rows["stage"] == stage.strip()) & (rows["part"] == "all")
+        rows = rows[here & (rows["metric"] == f"{target}_log_loss")]
+        lost = over_seeds(paired(rows[rows["model"].str.match("whole|without ")], "whole"))
+        stored.append(lost.assign(log=log, part=lost["model"].str.removeprefix("without ")))
+    stored = pd.concat(stored).query("part != 'whole'").set_index(["part", "log"])[["mean", "low", "high"]]
+    shown = ablations.RUNS.set_index(["part", "log"])
+    assert set(shown.index) == set(stored.index)
+    np.testing.assert_allclose(shown, 1_000 * stored.loc[shown.index], atol=0.006)

@@ -1,8 +1,8 @@
 """Chapters as tests: each must run, and each cell with the tag `nbval-check-output` print what is stored.
 
 A chapter is executed as `make book` does it and kept in the same place, so that neither executes what the other has
-executed with the same cells, package, data and versions. A chapter that is parked, or whose data are not at hand, is
-skipped; pytest says why.
+executed with the same cells, package, data and versions. A chapter whose data are not at hand is skipped;
+pytest says why.
 """
 
 import sys
@@ -24,10 +24,8 @@ def environment():
 
 
 def reason_to_skip(path, notebook):
-    from build import missing_data, parked
+    from build import missing_data
 
-    if parked(notebook):
-        return f"{path.name} is parked: {parked(notebook)}"
     if absent := missing_data(notebook):
         return f"{path.name}: {', '.join(absent)} not at hand (set VAECM_DATA_DIR)"
     return ""

@@ -177,20 +177,6 @@ def test_bootstrap_cell_is_the_first_code_cell(path):
 
 
 @notebooks
-def test_a_parked_chapter_says_so_behind_its_title_and_no_other_does(path):
-    notebook = read(path)
-    notes = [bootstrap.is_parked_note(cell) for cell in notebook.cells]
-    if not build.parked(notebook):
-        assert not any(notes)
-        return
-    markdown = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
-    assert len(markdown[0].source.splitlines()) == 1, "the note stands directly under the title"
-    assert markdown[1].source == bootstrap.PARKED
-    assert sum(notes) == 1
-    assert "does **not** run with the present one" in bootstrap.PARKED
-
-
-@notebooks
 def test_outputs_are_stored_and_hold_no_error(path):
     cells = code_cells(path)
     assert any(cell.outputs for cell in cells)
@@ -316,25 +302,6 @@ def test_a_chapter_without_its_data_says_so(tmp_path, monkeypatch):
     assert "toys-nobody-has" in shown.cells[1].source
 
 
-def parked_chapter(tmp_path):
-    notebook = chapter(tmp_path, "1 / 0", needs=["toys-nobody-has"])
-    notebook.metadata["vaecm"]["parked"] = "an old model"
-    path = tmp_path / "99_parked.ipynb"
-    nbformat.write(notebook, path)
-    return path
-
-
-def test_a_parked_chapter_is_shown_and_never_executed(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(build, "EXECUTED", tmp_path / "executed")
-    path = parked_chapter(tmp_path)
-    before = path.read_text(encoding="utf-8")
-    assert build.executed(path, "environment") == read(path)
-    build.execute_in_place([path])
-    assert path.read_text(encoding="utf-8") == before
-    assert capsys.readouterr().out.count("parked: an old model") == 2
-    assert not (tmp_path / "executed").exists()
-
-
 def run_as_test(path):
     """What pytest prints of a chapter outside of the book, with this book's way to test chapters."""
     text = (ROOT / "conftest.py").read_text(encoding="utf-8")
@@ -345,9 +312,11 @@ def run_as_test(path):
     return subprocess.run(command, capture_output=True, text=True, cwd=path.parent, check=False).stdout
 
 
-def test_pytest_skips_a_parked_chapter_and_says_why(tmp_path):
-    printed = run_as_test(parked_chapter(tmp_path))
-    assert "99_parked.ipynb is parked: an old model" in printed, printed
+def test_pytest_skips_a_chapter_without_its_data_and_says_why(tmp_path):
+    path = tmp_path / "99_toys.ipynb"
+    nbformat.write(chapter(tmp_path, needs=["toys-nobody-has"]), path)
+    printed = run_as_test(path)
+    assert "99_toys.ipynb: toys-nobody-has not at hand" in printed, printed
     assert "1 skipped" in printed
 
 
@@ -366,24 +335,6 @@ def test_pytest_compares_what_a_checked_cell_prints_with_what_is_stored(tmp_path
     printed = run_as_test(path)
     assert "ZeroDivisionError" in printed
     assert printed.count("its chapter did not run") == 3
-
-
-def test_the_note_of_a_parked_chapter_comes_and_goes(tmp_path):
-    notebook = nbformat.v4.new_notebook(cells=[
-        nbformat.v4.new_markdown_cell("# Toys\n\n**You need** nothing.", id="t"),
-        nbformat.v4.new_code_cell("", id="b", metadata={"tags": ["bootstrap"]}),
-    ])  # fmt: skip
-    notebook.metadata["vaecm"] = {"parked": "an old model"}
-    path = tmp_path / "99_toys.ipynb"
-    nbformat.write(notebook, path)
-    assert bootstrap.write_bootstrap(path, bootstrap.bootstrap_cell())
-    assert [c.source for c in read(path).cells[:3]] == ["# Toys", bootstrap.PARKED, "**You need** nothing."]
-    assert not bootstrap.write_bootstrap(path, bootstrap.bootstrap_cell())
-    notebook = read(path)
-    del notebook.metadata["vaecm"]["parked"]
-    nbformat.write(notebook, path)
-    assert bootstrap.write_bootstrap(path, bootstrap.bootstrap_cell())
-    assert [c.source for c in read(path).cells[:2]] == ["# Toys", "**You need** nothing."]
 
 
 def test_only_the_startup_log_of_tensorflow_is_dropped():

@@ -1,7 +1,7 @@
-"""The first cells of every notebook, and the repository's address and tag in every place that names them.
+"""The first code cell of every notebook, and the repository's address and tag in every place that names them.
 
 `_config.yml` holds the address and the tag. Run without arguments, this writes the bootstrap cell into all
-notebooks, and the note of those that are parked; with `--url` or `--version` it first changes these everywhere.
+notebooks; with `--url` or `--version` it first changes these everywhere.
 """
 
 import argparse
@@ -29,11 +29,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if importlib.util.find_spec("vaecm") is None:
     %pip install -q "vaecm @ git+{url}@{tag}\""""
 
-PARKED = """\
-> **This chapter is parked.** It still shows the first edition's market and model, with its numbers as they were \
-measured then; it is rewritten for the second edition. The first edition's package is gone: the code below does \
-**not** run with the present one, neither here nor in Colab. The outputs are the stored ones."""
-
 
 def repository(root=ROOT):
     """The repository's address and the tag that readers' copies are pinned to, from `_config.yml`."""
@@ -56,29 +51,10 @@ def is_bootstrap(cell):
     return cell["cell_type"] == "code" and ("bootstrap" in tags or first == "# bootstrap")
 
 
-def is_parked_note(cell):
-    return cell["cell_type"] == "markdown" and "parked" in cell.get("metadata", {}).get("tags", [])
-
-
-def write_parked_note(notebook):
-    """Put the note behind the title where the notebook's metadata say that it is parked; else take it away."""
-    cells = [cell for cell in notebook["cells"] if not is_parked_note(cell)]
-    if notebook["metadata"].get("vaecm", {}).get("parked"):
-        title, *rest = "".join(cells[0]["source"]).split("\n", 1)
-        if rest and rest[0].strip():  # what stands under the title comes after the note
-            below = {"cell_type": "markdown", "id": "below-the-title", "metadata": {}}
-            cells.insert(1, below | {"source": rest[0].strip("\n").splitlines(keepends=True)})
-            cells[0]["source"] = [title]
-        note = {"cell_type": "markdown", "id": "parked", "metadata": {"tags": ["parked"]}}
-        cells.insert(1, note | {"source": [PARKED]})
-    notebook["cells"] = cells
-
-
 def write_bootstrap(path, text):
-    """Put the bootstrap cell, and the note of a parked chapter, into one notebook; True where the file changed."""
+    """Put the bootstrap cell into one notebook; True where the file changed."""
     before = path.read_text(encoding="utf-8")
     notebook = json.loads(before)
-    write_parked_note(notebook)
     found = [cell for cell in notebook["cells"] if is_bootstrap(cell)]
     if len(found) != 1:
         raise SystemExit(f"{path.name}: {len(found)} bootstrap cells, expected 1")

@@ -4,8 +4,6 @@
     python tools/build.py html        build from the stored outputs
     python tools/build.py notebooks   execute the chapters in place (all, or those named)
 
-A chapter that is parked (metadata {"vaecm": {"parked": "reason"}}) is never executed: it keeps its stored outputs.
-
 The book is built from a copy of its sources under `_build/source`, so that the working tree stays as it is.
 An executed chapter is kept under a name that is a hash of everything its outputs depend on: its cells, the
 package, the embedded data, the installed versions. A change of any of these gives another name, so an old
@@ -87,11 +85,6 @@ def missing_data(notebook):
     return [name for name in needs(notebook) if not at_hand(name)]
 
 
-def parked(notebook):
-    """Why a notebook is shown with its stored outputs only, from its metadata; empty where it is not."""
-    return notebook["metadata"].get("vaecm", {}).get("parked", "")
-
-
 def environment_key():
     """A hash of all that the outputs of any chapter depend on, except the chapter itself."""
     digest = hashlib.sha256(sys.version.encode())
@@ -168,9 +161,6 @@ def write_notebook(path, notebook):
 def executed(path, environment):
     """A chapter with fresh outputs, from the store where its key is known."""
     notebook = nbformat.read(path, as_version=4)
-    if reason := parked(notebook):
-        print(f"  {path.name}: stored outputs, parked: {reason}", flush=True)
-        return notebook  # its second cell says so
     if absent := missing_data(notebook):
         print(f"  {path.name}: stored outputs, {', '.join(absent)} not at hand", flush=True)
         note = nbformat.v4.new_markdown_cell(NOTE.format(needs=", ".join(absent)), id="stored-results")
@@ -317,14 +307,12 @@ def build_book(mode):
 
 
 def execute_in_place(names):
-    """Give the notebooks new stored outputs; those that are parked or lack their data keep the old ones."""
+    """Give the notebooks new stored outputs; those that lack their data keep the old ones."""
     paths = [Path(name).resolve() for name in names] or chapters()
     ready = []
     for path in paths:
         notebook = nbformat.read(path, as_version=4)
-        if parked(notebook):
-            print(f"  {path.name}: left as it is, parked: {parked(notebook)}")
-        elif absent := missing_data(notebook):
+        if absent := missing_data(notebook):
             print(f"  {path.name}: left as it is, {', '.join(absent)} not at hand")
         else:
             ready.append(path)

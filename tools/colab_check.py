@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bootstrap import is_bootstrap
-from build import missing_data, parked, with_quiz, write_notebook
+from build import missing_data, with_quiz, write_notebook
 from editions import student
 from exercises import chapter_paths, number_of, read, tags
 
@@ -135,7 +135,7 @@ def notebooks(names):
         notebook, chapter = read(path), number_of(path)
         if names and chapter not in names:
             continue
-        if reason := parked(notebook) or ", ".join(missing_data(notebook)):
+        if reason := ", ".join(missing_data(notebook)):
             say(f"{path.name}: not executed ({reason})")
             continue
         yield path.stem, notebook

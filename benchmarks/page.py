@@ -271,6 +271,7 @@ SECTIONS = {
     "protocol": ("Rivals", protocol),
     "parts": ("A market of real pictures and headlines, and what each part is worth there", protocol),
     "kuairand": ("A real feed, and what each part is worth there", protocol),
+    "heads": ("Representations by heads, on the simulated market", protocol),
     "simulated_parts": (
         "Parts on the simulated market, before trust in experts was learned and looks were compared",
         protocol,
@@ -288,6 +289,7 @@ SECTIONS = {
 }
 
 COMMANDS = {
+    "heads": "protocol --stage heads --name heads --n 100000 --users 2000 --seeds 31 32 33",
     "parts": "protocol --stage pictures --name parts --n 100000 --users 2000 --seeds 31 32 33",
     "kuairand": "protocol --stage kuairand --name kuairand --seeds 31 32 33",
     "simulated_parts": "protocol --stage rivals parts --name simulated_parts --n 100000 --users 2000 --seeds 31 32 33",

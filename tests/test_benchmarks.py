@@ -286,3 +286,16 @@ def test_the_chapter_shows_the_stored_worth_of_each_part():
     shown = ablations.RUNS.set_index(["part", "log"])
     assert set(shown.index) == set(stored.index)
     np.testing.assert_allclose(shown, 1_000 * stored.loc[shown.index], atol=0.006)
+
+
+def test_the_chapter_shows_the_stored_grid_of_representations():
+    rows = long(json.loads((benchmarks.RESULTS / "heads.json").read_text())["rows"])
+    rows = rows[(rows["part"] == "all") & (rows["metric"] == "ctr_log_loss")]
+    for head, shown in ablations.GRID.groupby("head"):
+        found = over_seeds(paired(rows[rows["model"].str.endswith(f", {head}")], f"as-of, {head}"))
+        found = found.set_index("model").drop(f"as-of, {head}", errors="ignore")
+        found.index = found.index.str.removesuffix(f", {head}")
+        shown = shown.set_index("representation")
+        assert set(shown.index) == set(found.index)
+        stored = -1_000 * found.loc[shown.index, ["mean", "high", "low"]]
+        np.testing.assert_allclose(shown[["worth", "low", "high"]], stored, atol=0.006)

@@ -1,7 +1,8 @@
-"""What each part of the model is worth on logs that the simulator did not write: stored runs that take hours.
+"""What representations and parts of the model are worth: stored runs that take hours.
 
 ``python -m benchmarks.protocol --stage pictures --name parts --n 100000 --users 2000 --seeds 31 32 33`` and ``python -m
-benchmarks.protocol --stage kuairand --name kuairand --seeds 31 32 33`` measure them again.
+benchmarks.protocol --stage kuairand --name kuairand --seeds 31 32 33`` measure `RUNS` again, on logs that the simulator
+did not write; ``--stage heads --name heads --n 100000 --users 2000 --seeds 31 32 33`` measures `GRID`, on simulated ones.
 """
 
 import pandas as pd
@@ -39,6 +40,30 @@ RUNS = pd.DataFrame(
     ],
     columns=["part", "log", "worth", "low", "high"],
 )
+# Log-loss of a head on as-of features alone minus that with a representation beside them, likewise.
+GRID = pd.DataFrame(
+    [
+        ("statistics", "logistic regression", -0.22, -1.68, 1.25),
+        ("PCA", "logistic regression", -0.83, -2.74, 1.09),
+        ("untrained", "logistic regression", -1.33, -2.1, -0.55),
+        ("VAE", "logistic regression", 0.22, -1.44, 1.87),
+        ("fine-tuned", "logistic regression", 0.54, 0.11, 0.97),
+        ("end to end", "logistic regression", -3.0, -8.6, 2.59),
+        ("statistics", "LightGBM", 0.16, -0.77, 1.09),
+        ("PCA", "LightGBM", 0.02, -0.19, 0.23),
+        ("untrained", "LightGBM", -0.54, -2.04, 0.97),
+        ("VAE", "LightGBM", 1.17, -0.79, 3.14),
+        ("fine-tuned", "LightGBM", 1.73, 1.01, 2.45),
+        ("end to end", "LightGBM", -0.92, -2.01, 0.17),
+        ("statistics", "effect network", -0.56, -2.62, 1.49),
+        ("PCA", "effect network", -0.03, -0.4, 0.35),
+        ("untrained", "effect network", 0.08, -0.61, 0.76),
+        ("VAE", "effect network", 1.1, 0.09, 2.12),
+        ("fine-tuned", "effect network", 1.08, -0.01, 2.17),
+        ("end to end", "effect network", -2.58, -7.68, 2.52),
+    ],
+    columns=["representation", "head", "worth", "low", "high"],
+)
 
 
 def by_log() -> pd.DataFrame:
@@ -49,9 +74,25 @@ def by_log() -> pd.DataFrame:
     >>> by_log().loc["picture CNN"].tolist()
     ['+1.6 [+0.8, +2.3]', '', '']
     """
-    text = [f"{r.worth:+.1f} [{r.low:+.1f}, {r.high:+.1f}]" for r in RUNS.itertuples()]
-    wide = RUNS.assign(text=text).pivot(index="part", columns="log", values="text").fillna("")
-    return wide.reindex(index=RUNS["part"].unique(), columns=RUNS["log"].unique())
+    return wide(RUNS, "part", "log")
+
+
+def by_head() -> pd.DataFrame:
+    """A row for each representation and a column for each head, as texts.
+
+    Examples
+    --------
+    >>> by_head().loc["PCA", "LightGBM"]
+    '+0.0 [-0.2, +0.2]'
+    """
+    return wide(GRID, "representation", "head")
+
+
+def wide(runs: pd.DataFrame, rows: str, columns: str) -> pd.DataFrame:
+    """Runs as texts, value [low, high], in the order in which they come."""
+    text = [f"{r.worth:+.1f} [{r.low:+.1f}, {r.high:+.1f}]" for r in runs.itertuples()]
+    table = runs.assign(text=text).pivot(index=rows, columns=columns, values="text").fillna("")
+    return table.reindex(index=runs[rows].unique(), columns=runs[columns].unique())
 
 
 def on(log: str) -> pd.DataFrame:

@@ -274,11 +274,12 @@ def test_the_shop_of_real_pictures_is_a_market_and_draws_from_its_truth():
 
 def test_the_chapter_shows_the_stored_worth_of_each_part():
     stored = []
-    logs = {"pictures": ("parts", "ctr", ablations.SHOP), "kuairand": ("kuairand", "ctr", ablations.FEED)}
-    logs["kuairand "] = "kuairand", "ctcvr", ablations.VIEWS
-    for stage, (name, target, log) in logs.items():
+    for name, stage, target, log in (
+        ("parts", "pictures", "ctr", ablations.SHOP), ("kuairand", "kuairand", "ctr", ablations.FEED),
+        ("kuairand", "kuairand", "ctcvr", ablations.VIEWS),
+    ):  # fmt: skip
         rows = long(json.loads((benchmarks.RESULTS / f"{name}.json").read_text())["rows"])
-        here = (rows["stage"] == stage.strip()) & (rows["part"] == "all")
+        here = (rows["stage"] == stage) & (rows["part"] == "all")
         rows = rows[here & (rows["metric"] == f"{target}_log_loss")]
         lost = over_seeds(paired(rows[rows["model"].str.match("whole|without ")], "whole"))
         stored.append(lost.assign(log=log, part=lost["model"].str.removeprefix("without ")))

@@ -224,7 +224,7 @@ def test_an_answer_that_never_ends_or_ends_the_process_costs_its_own_points_only
 
 
 def test_colab_executes_every_chapter_and_its_student_edition(monkeypatch):
-    monkeypatch.setattr(colab_check, "missing_data", lambda notebook: [])
+    monkeypatch.setattr(editions, "missing_data", lambda notebook: [])
     jobs = dict(colab_check.notebooks([]))
     assert list(jobs)[::2] == [path.stem for path in PATHS]
     assert list(jobs)[1::2] == [f"{path.stem}, student edition" for path in PATHS]
@@ -244,6 +244,6 @@ def test_what_chapters_install_beside_the_package_is_found():
 
 
 def test_chapters_without_data_at_hand_are_named(monkeypatch, capsys):
-    monkeypatch.setattr(colab_check, "missing_data", lambda notebook: ["upworthy"])
+    monkeypatch.setattr(editions, "missing_data", lambda notebook: ["upworthy"])
     assert list(colab_check.notebooks(["14"])) == []
     assert "not executed (upworthy)" in capsys.readouterr().out

@@ -19,9 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bootstrap import is_bootstrap
-from build import missing_data, with_quiz, write_notebook
-from editions import student
-from exercises import chapter_paths, number_of, read, tags
+from build import with_quiz, write_notebook
+from editions import ready, student
+from exercises import tags
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "_build" / "colab"
@@ -131,13 +131,7 @@ def install_package(python):
 
 def notebooks(names):
     """Name and notebook of what is executed: chapters and their student editions; `names` such as 02, all without."""
-    for path in chapter_paths():
-        notebook, chapter = read(path), number_of(path)
-        if names and chapter not in names:
-            continue
-        if reason := ", ".join(missing_data(notebook)):
-            say(f"{path.name}: not executed ({reason})")
-            continue
+    for path, notebook, chapter in ready(names):
         yield path.stem, notebook
         made = with_quiz(student(notebook, chapter), chapter)
         for cell in made.cells:
@@ -198,8 +192,7 @@ def main():
     jobs = list(notebooks(given.chapters))
     if not jobs:
         raise SystemExit(f"No chapter to execute among {', '.join(given.chapters) or 'all'}.")
-    freeze = read_freeze(given.freeze)
-    python = make_environment(freeze)
+    python = make_environment(read_freeze(given.freeze))
     before, after = install_package(python)
     changes = [line for line in difflib.unified_diff(before, after, "before", "after", lineterm="", n=0)]
     say("\n".join(changes))

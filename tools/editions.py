@@ -208,8 +208,8 @@ def proof(notebook, chapter, seed):
     return made
 
 
-def check(names, seed):
-    """Execute the proof of every chapter, or of those named, whose data are at hand."""
+def ready(names):
+    """Path, notebook and number of every chapter, or of those named, whose data are at hand; says which are not."""
     for path in chapter_paths():
         notebook, chapter = read(path), number_of(path)
         if names and chapter not in names:
@@ -217,6 +217,12 @@ def check(names, seed):
         if reason := ", ".join(missing_data(notebook)):
             print(f"  {path.name}: not executed ({reason})", flush=True)
             continue
+        yield path, notebook, chapter
+
+
+def check(names, seed):
+    """Execute the proof of every chapter, or of those named, whose data are at hand."""
+    for path, notebook, chapter in ready(names):
         with TemporaryDirectory() as place:
             copy = Path(place) / path.name
             write_notebook(copy, proof(notebook, chapter, seed))

@@ -216,9 +216,7 @@ def product_of_experts() -> Any:
     """
     rows = "".join(
         f'<div class="row" data-expert="{name}"><label><input type="checkbox" checked> {name}</label>'
-        '<label>noise <input type="range" min="-1" max="3" step="0.1" value="0" '
-        f'aria-label="noise of the {name}"></label>'
-        "</div>"
+        f"{slider('noise', -1, 3, 0.1, 0, said=f'noise of the {name}')}</div>"
         for name in EXPERTS
     )
     colors = dict(zip(EXPERTS, (COLORS[0], COLORS[1], COLORS[2]), strict=True))
@@ -242,12 +240,9 @@ def divergence() -> Any:
     >>> divergence()
     <IPython.core.display.HTML object>
     """
-    rows = (
-        '<div class="row"><label>mean <input type="range" min="-3" max="3" step="0.1" value="1"></label>'
-        '<label>deviation <input type="range" min="0.15" max="2.5" step="0.05" value="0.5"></label></div>'
-    )
+    both = slider("mean", -3, 3, 0.1, 1) + slider("deviation", 0.15, 2.5, 0.05, 0.5)
     title = "Densities of the prior (dashed) and of q (line)"
-    return figure("divergence", rows, title, DIVERGENCE, {"color": COLORS[0]})
+    return figure("divergence", f'<div class="row">{both}</div>', title, DIVERGENCE, {"color": COLORS[0]})
 
 
 def rate_intervals() -> Any:
@@ -266,12 +261,9 @@ def rate_intervals() -> Any:
     >>> rate_intervals()
     <IPython.core.display.HTML object>
     """
-    rows = (
-        '<div class="row"><label>impressions <input type="range" min="10" max="1000" step="10" value="150"></label>'
-        '<label>clicks <input type="range" min="0" max="50" step="1" value="3"></label></div>'
-    )
+    both = slider("impressions", 10, 1000, 10, 150) + slider("clicks", 0, 50, 1, 3)
     title = "Three 95 % intervals of one click rate (dashed), and where 0 is"
-    return figure("intervals", rows, title, INTERVALS, {"colors": COLORS[:3]})
+    return figure("intervals", f'<div class="row">{both}</div>', title, INTERVALS, {"colors": COLORS[:3]})
 
 
 def latent_grid(n: int, edge: float = 3.0) -> np.ndarray:
@@ -336,12 +328,18 @@ def latent_explorer(
         raise ValueError("latent_explorer: pictures must lie between 0 and 1")
     n, _, height, width = pictures.shape
     named = [[html.escape(name), [round(float(v), 2) for v in at]] for name, at in (places or {}).items()]
-    slider = f'<input type="range" min="{-edge}" max="{edge}" step="0.01" value="0">'
-    rows = "".join(f'<div class="row"><label>dimension {d} {slider}</label></div>' for d in (1, 2))
+    sliders = (slider(f"dimension {d}", -edge, edge, 0.01, 0) for d in (1, 2))
+    rows = "".join(f'<div class="row">{each}</div>' for each in sliders)
     title = "Drag the point, or move it with the arrow keys: the picture is what the decoder draws there"
     data = {"n": n, "height": height, "width": width, "edge": edge, "places": named, "color": COLORS[1]}
     plane = PLANE.replace("{width}", str(width)).replace("{height}", str(height))
     return figure("latents", rows, title, EXPLORER, data | {"sheet": sheet(pictures)}, plane)
+
+
+def slider(label: str, low: float, high: float, step: float, value: float, said: str = "") -> str:
+    """A slider with its label; `said` is what a screen reader says in the label's place."""
+    said = f' aria-label="{said}"' if said else ""
+    return f'<label>{label} <input type="range" min="{low}" max="{high}" step="{step}" value="{value}"{said}></label>'
 
 
 def sheet(pictures: np.ndarray) -> str:

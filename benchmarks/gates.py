@@ -162,7 +162,7 @@ def recent(market, events):
         + shown["time"].astype("datetime64[s]").astype("int64").to_numpy(),
     )
     of = pd.Categorical(events["category"], simulate.CATEGORIES).codes
-    action = pd.Categorical(events["action"], simulate.ACTIONS).codes
+    action = pd.Categorical(events["action"], simulate.LIVE_ACTIONS).codes
     item = events["product_id"].fillna(0).astype(int).to_numpy() - 1
     looks = np.where(item[:, None] >= 0, market.oracle.world["product_style"][item], 0)
     columns, same_count, fit = {}, 0, 0

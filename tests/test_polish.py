@@ -88,6 +88,15 @@ def test_a_page_names_its_address_and_its_picture():
     assert polish.site("https://github.com/owner/book/") == ADDRESS
 
 
+def test_figures_of_a_chapter_have_numbers_that_are_links():
+    shown = '<a class="reference internal image-reference" href="c.webp"><img src="c.webp"/>\n</a>'
+    page = polished(PAGE.replace('<img src="b.png"/>', shown), "notebooks/03_cnn.html")
+    assert page.index('src="a.png"') < page.index(">Figure 3.1</a>") < page.index('src="c.webp"')
+    assert '</a>\n<a class="figure-number" id="figure-3-2" href="#figure-3-2">Figure 3.2</a>' in page
+    assert polished(page, "notebooks/03_cnn.html") == page
+    assert "figure-number" not in polished(name="book/index.html")
+
+
 def test_pictures_but_for_the_first_wait_until_they_are_near():
     assert '<img src="a.png"/><img loading="lazy" src="b.png"/>' in polished()
 

@@ -7,6 +7,7 @@ nothing more.
 
 import html
 import re
+from itertools import count
 from pathlib import Path
 
 import yaml
@@ -42,6 +43,8 @@ REPAIRS = {
     'localStorage.getItem("mode") || ""': 'localStorage.getItem("mode") || "auto"',  # else each first visit logs an error
     '<body data-default-mode="">': '<body data-default-mode="auto">',
 }
+CHAPTER = re.compile(r"notebooks/(\d\d)_")
+FIGURE = re.compile(r'<a class="reference internal image-reference"[^>]*><img [^>]*>\s*</a>|<img [^>]*>')
 PIECES = re.compile(r"<(pre|code|script|style)\b.*?</\1>|<[^>]+>|[^<]+", re.DOTALL)
 PERCENT = re.compile(r"(?<=\d)\s+%")
 MISSING = """<!DOCTYPE html>
@@ -118,12 +121,26 @@ def polished(page: str, name: str, address: str) -> str:
         page = page.replace(old, new)
     page = re.sub(
         r"(<article.*?)(?=</article>)",
-        lambda found: whole_percents(lazy(found[1])),
+        lambda found: whole_percents(lazy(numbered(found[1], name))),
         page,
         count=1,
         flags=re.DOTALL,
     )
     return with_head(shorter_title(page), name, address)
+
+
+def numbered(article: str, name: str) -> str:
+    """The article of a chapter with a number below each figure, which is a link to it."""
+    chapter, figures = CHAPTER.match(name), count(1)
+    if not chapter or 'class="figure-number"' in article:
+        return article
+
+    def with_number(figure):
+        number = f"{int(chapter[1])}.{next(figures)}"
+        anchor = f"figure-{number.replace('.', '-')}"
+        return f'{figure[0]}\n<a class="figure-number" id="{anchor}" href="#{anchor}">Figure {number}</a>'
+
+    return FIGURE.sub(with_number, article)
 
 
 def lazy(article: str) -> str:

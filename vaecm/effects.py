@@ -65,28 +65,29 @@ class EffectNetwork(TracedOnce):
         hidden: Sequence[int] = (64, 32), dropout: float = 0.2, start: Sequence[float] = (0.0, 0.0, 0.0), seed: int = 0,
         **kwargs,
     ):  # fmt: skip
-        super().__init__(**kwargs)
+        super().__init__(**{"name": "effect_network", **kwargs})
         self.options = {
             "numbers": [int(j) for j in numbers], "knots": np.asarray(knots, float).tolist(), "hidden": list(hidden),
             "exam": None if exam is None else list(exam), "dropout": dropout, "start": list(start), "seed": seed,
         }  # fmt: skip
         self.knots = np.reshape(np.asarray(knots, np.float32), (len(numbers), -1 if len(numbers) else 0))
 
-        def glorot(k):
-            return keras.initializers.GlorotUniform(1_000 * seed + k)
+        def dense(n, k):
+            first = keras.initializers.GlorotUniform(1_000 * seed + 3 + k)
+            return layers.Dense(n, "silu", kernel_initializer=first, name=f"deep_{k}")
 
         self.wide = layers.Dense(3, kernel_initializer="zeros", name="wide")
         self.project = [
-            layers.Dense(RANK, use_bias=False, kernel_regularizer=keras.regularizers.L2(3e-3),
+            layers.Dense(RANK, use_bias=False, kernel_regularizer=keras.regularizers.L2(3e-3), name=f"project_{k}",
                          kernel_initializer=keras.initializers.RandomNormal(0.05, seed=1_000 * seed + k))
             for k in (1, 2)
         ]  # fmt: skip
-        self.deep = [layers.Dense(n, "silu", kernel_initializer=glorot(3 + k)) for k, n in enumerate(hidden)]
+        self.deep = [dense(n, k) for k, n in enumerate(hidden)]
         self.hide = [
-            layers.Dropout(p, seed=1_000 * seed + 50 + k)
+            layers.Dropout(p, seed=1_000 * seed + 50 + k, name=f"hide_{k}")
             for k, p in enumerate([dropout / 2, *[dropout] * len(hidden)])
         ]
-        self.heads = layers.Dense(3, use_bias=False, kernel_initializer="zeros")
+        self.heads = layers.Dense(3, use_bias=False, kernel_initializer="zeros", name="heads")
         self.trackers = {
             name: keras.metrics.Mean(name=name) for name in ("loss", "click", "convert", "sales")
         }

@@ -39,8 +39,10 @@ class Expert(layers.Layer):
 
     def dense(self, units: int, activation: str | None = "silu", bias: float = 0.0) -> layers.Dense:
         """A dense layer whose first weights follow the expert's own seed."""
-        first = keras.initializers.GlorotUniform(self.next_seed()), keras.initializers.Constant(bias)
-        return layers.Dense(units, activation, kernel_initializer=first[0], bias_initializer=first[1])
+        number, start = self.next_seed(), keras.initializers
+        # TensorFlow sums in the order of names, and Keras' own would count what else the process has made
+        return layers.Dense(units, activation, kernel_initializer=start.GlorotUniform(number),
+                            bias_initializer=start.Constant(bias), name=f"dense_{number:08d}")  # fmt: skip
 
     def build(self, input_shape=None):
         """Build every part by reading and writing one row of zeros."""
@@ -106,15 +108,14 @@ class PictureExpert(Expert):
         self.filters = tuple(filters or [16, 32, *[64] * times][:times])
         self.width, self.dropout = width, dropout
         self.convs = [
-            layers.Conv2D(f, 3 if i else 5, 2 if i == 0 and times > 4 else 1, "same", activation="silu",
+            layers.Conv2D(f, 3 if i else 5, 2 if i == 0 and times > 4 else 1, "same", activation="silu", name=f"conv_{i}",
                           kernel_initializer=keras.initializers.HeUniform(self.next_seed()))
             for i, f in enumerate(self.filters)
         ]  # fmt: skip
-        self.pool, self.coarse = (
-            layers.MaxPooling2D(padding="same"),
-            layers.AveragePooling2D(2, padding="same"),
-        )
-        self.hide, self.flatten = layers.Dropout(dropout, seed=self.next_seed()), layers.Flatten()
+        self.pool = layers.MaxPooling2D(padding="same", name="pool")
+        self.coarse = layers.AveragePooling2D(2, padding="same", name="coarse")
+        self.hide = layers.Dropout(dropout, seed=self.next_seed(), name="hide")
+        self.flatten = layers.Flatten(name="flatten")
         self.places, self.read = self.dense(8, None), self.dense(width)
         self.deep = [self.dense(width), self.dense(2 * width)]
         self.pixels, self.log_sigma = self.dense(math.prod(self.shape), None), self.dense(1, None, bias=-1.5)
@@ -188,9 +189,9 @@ class TextExpert(Expert):
         self.n_words, self.width, self.kernel_size, self.dropout = n_words, width, kernel_size, dropout
         self.input_size = (kernel_size,)
         normal = keras.initializers.RandomNormal(stddev=0.3, seed=self.next_seed())
-        self.words = layers.Embedding(n_words, width, embeddings_initializer=normal)
-        self.hide = layers.Dropout(dropout, seed=self.next_seed())
-        self.conv = layers.Conv1D(width, kernel_size, padding="same", activation="silu",
+        self.words = layers.Embedding(n_words, width, embeddings_initializer=normal, name="words")
+        self.hide = layers.Dropout(dropout, seed=self.next_seed(), name="hide")
+        self.conv = layers.Conv1D(width, kernel_size, padding="same", activation="silu", name="conv",
                                   kernel_initializer=keras.initializers.HeUniform(self.next_seed()))  # fmt: skip
         self.read, self.deep, self.logits = self.dense(width), self.dense(width), self.dense(n_words, None)
 

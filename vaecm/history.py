@@ -24,7 +24,7 @@ HOUR, DAY, WEEK = WINDOWS.values()
 CHUNK = 100_000  # impressions at a time
 EVENT, CLICK, ORDER = range(3)
 SOURCES = np.array(["event", "click", "order"], dtype=object)
-ACTIONS = ("click", "purchase", "cart")  # codes 0, 1 and 2; others follow
+CODED = ("click", "purchase", "cart")  # codes 0, 1 and 2; others follow
 TRAITS = dict(category="category", brand="brand", product="product_id", author="author_id", format="format")
 CONTEXT = ("position", "device", "tab")  # where an impression stood; only past clicks are judged by it
 SHOWN_COLUMNS, EVENT_COLUMNS = ("context", "clicked", "labelled"), ("action", "dwell", "source")
@@ -50,7 +50,7 @@ class Codes:
 
     def __init__(self, known: dict[str, pd.Index] | None = None, traits: dict | None = None):
         self.traits = traits or {}
-        new = dict.fromkeys(DIMS, pd.Index([], dtype=object)) | {"action": pd.Index(ACTIONS, dtype=object)}
+        new = dict.fromkeys(DIMS, pd.Index([], dtype=object)) | {"action": pd.Index(CODED, dtype=object)}
         self.known, self.extra = known or new, defaultdict(dict)
 
     def __call__(self, dim: str, table: pd.DataFrame, column: str, rows=slice(None)) -> np.ndarray:
@@ -183,7 +183,7 @@ def _doubled(stream, item):
     """Orders that a purchase event told of before, and purchase events that follow their order."""
     time, source, key = stream["time"], stream["source"], pair(stream["user"], item)
     doubled = np.zeros(len(time), dtype=bool)
-    bought = (stream["action"] == ACTIONS.index("purchase")) & (key >= 0)
+    bought = (stream["action"] == CODED.index("purchase")) & (key >= 0)
     for own, other, tie in ((ORDER, EVENT, 1), (EVENT, ORDER, 0)):
         mine, theirs = bought & (source == own), bought & (source == other)
         if theirs.any():
@@ -308,7 +308,7 @@ class History:
         self.wanted["events"] = events if len(facts["events"]["time"]) else []
         self.shares = [name for name in ("category", "brand") if f"user {name}" in self.wanted["events"]]
         done = np.unique(facts["events"]["action"])
-        self.marks = [mark for mark in ACTIONS[:0:-1] if ACTIONS.index(mark) in done]
+        self.marks = [mark for mark in CODED[:0:-1] if CODED.index(mark) in done]
         dims = {"content": TRAITS, "product": ("category", "brand")}
         self.traits = {
             kind: _kept_traits(self.names[kind], facts, kind, wanted) for kind, wanted in dims.items()
@@ -400,7 +400,7 @@ class History:
             shown["expected"] = self._expected(shown, since)
         columns = {"shown": {name: shown[name] for name in ("clicked", "labelled", "expected")}, "orders": {}}
         columns["events"] = {"event": events["source"] != ORDER, "dwell": events["dwell"]}
-        columns["events"] |= {mark: events["action"] == ACTIONS.index(mark) for mark in self.marks}
+        columns["events"] |= {mark: events["action"] == CODED.index(mark) for mark in self.marks}
         for table, name in ((table, name) for table, names in self.wanted.items() for name in names):
             key, time = self._key(facts[table], name), facts[table]["time"]
             rows = (key >= 0) & ((time > since) | ("user" in name))

@@ -34,7 +34,7 @@ AGE_GROUPS = np.array(["18-24", "25-34", "35-44", "45+"])
 DEVICES = np.array(["ios", "android", "web"])
 FORMATS = np.array(["article", "short_video", "live", "post"])
 HAS_SOUND = np.array([False, True, True, False])
-ACTIONS = np.array(["view", "search", "cart", "purchase"])
+LIVE_ACTIONS = np.array(["view", "search", "cart", "purchase"])
 VIEW, SEARCH, CART, PURCHASE = range(4)
 BROWSE, COMPARE, BASKET, SATIATED = range(4)  # stages of a session
 BRANDS = 5  # of each category
@@ -844,7 +844,7 @@ def _event_table(world, events, log, impressions):
     user, second, action, category, product, dwell = (events[name][order] for name in events)
     searched = action == SEARCH
     return pd.DataFrame({
-        "user_id": user.astype(np.int64) + 1, "time": _times(second), "action": ACTIONS[action],
+        "user_id": user.astype(np.int64) + 1, "time": _times(second), "action": LIVE_ACTIONS[action],
         "category": CATEGORIES[category],
         "product_id": pd.Series(product + 1, dtype="Int64").mask(searched),
         "query": _queries(world, category, product, second, searched), "dwell_seconds": dwell.astype(float).round(1),

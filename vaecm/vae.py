@@ -128,7 +128,7 @@ class MultimodalVAE(TracedOnce):
         dims = sorted({expert.latent_dim for expert in self.parts})
         if len(dims) != 1:
             raise ValueError(f"MultimodalVAE: all experts need the same latent_dim, got {dims}")
-        self.latent_dim, self.sampling = dims[0], Sampling(seed=seed)
+        self.latent_dim, self.sampling = dims[0], Sampling(seed, name="sampling")
         self.hiding = keras.random.SeedGenerator(seed + 1)
         self.kl_weight = self.add_weight(shape=(), initializer="ones", trainable=False, name="kl_weight")
         self.trust = self.add_weight(
@@ -297,24 +297,26 @@ class HistoryVAE(TracedOnce):
         seeds, start = iter(range(1_000 * seed, 1_000 * seed + 99)), keras.initializers
 
         def dense(size, activation=None):
-            return layers.Dense(size, activation, kernel_initializer=start.GlorotUniform(next(seeds)))
+            first = start.GlorotUniform(k := next(seeds))
+            return layers.Dense(size, activation, kernel_initializer=first, name=f"dense_{k:08d}")
 
-        def codes(size, width):
-            return layers.Embedding(size, width, start.RandomNormal(stddev=0.3, seed=next(seeds)))
-
-        self.actions, self.categories = codes(n_actions, 8), codes(n_categories, 16)
-        first = {"kernel_initializer": start.GlorotUniform(next(seeds)),
-                 "recurrent_initializer": start.Orthogonal(seed=next(seeds))}  # fmt: skip
-        self.event, self.gru = dense(units, "silu"), layers.GRU(units, return_sequences=True, **first)
-        self.hide, self.opinion = layers.Dropout(dropout, seed=next(seeds)), dense(2 * latent_dim)
-        self.deep, self.sampling = dense(units, "silu"), Sampling(seed=seed)
+        self.actions, self.categories = (
+            layers.Embedding(n, width, start.RandomNormal(0.0, 0.3, next(seeds)), name=f"codes_{width}")
+            for n, width in ((n_actions, 8), (n_categories, 16))
+        )
+        gru = {"kernel_initializer": start.GlorotUniform(next(seeds)), "name": "gru", "return_sequences": True,
+               "recurrent_initializer": start.Orthogonal(seed=next(seeds))}  # fmt: skip
+        self.event, self.gru = dense(units, "silu"), layers.GRU(units, **gru)
+        self.hide = layers.Dropout(dropout, seed=next(seeds), name="hide")
+        self.opinion, self.deep = dense(2 * latent_dim), dense(units, "silu")
+        self.sampling = Sampling(seed, name="sampling")
         sizes = {"category": n_categories - 1, "action": n_actions - 1}
         self.heads = {name: dense(size) for name, size in sizes.items()}
         small = {"use_bias": False, "kernel_regularizer": keras.regularizers.L2(3e-3)}
         self.likes = [
-            layers.Dense(size, kernel_initializer=start.RandomNormal(stddev=0.05, seed=next(seeds)), **small)
-            for size in (min(RANK, item_dim), item_dim)
-        ]
+            layers.Dense(size, kernel_initializer=start.RandomNormal(stddev=0.05, seed=next(seeds)), name=name, **small)
+            for name, size in (("likes", min(RANK, item_dim)), ("likely", item_dim))
+        ]  # fmt: skip
         self.kl_weight = self.add_weight(shape=(), initializer="ones", trainable=False, name="kl_weight")
         self.trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", "kl", *self.heads, "item")}
         one = {name: np.ones((1, 1), "float32") for name in ("action", "category", "gap", "dwell")}

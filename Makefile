@@ -58,7 +58,7 @@ notebooks: $(STAMP)
 	@$(PY) tools/build.py notebooks
 
 test: $(STAMP)
-	@TF_NUM_INTRAOP_THREADS=2 OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder notebooks tests
+	@TF_NUM_INTRAOP_THREADS=2 OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder --quick notebooks tests
 
 bench: $(STAMP)
 	@$(PY) -m benchmarks

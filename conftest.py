@@ -1,10 +1,11 @@
 """Chapters as tests: each must run, and each cell with the tag `nbval-check-output` print what is stored.
 
 A chapter is executed as `make book` does it and kept in the same place, so that neither executes what the other has
-executed with the same cells, package, data and versions. A chapter whose data are not at hand is skipped;
-pytest says why.
+executed with the same cells, package, data and versions. A chapter whose data are not at hand is skipped, and with
+``--quick`` one that takes more than a minute and is not kept; pytest says why.
 """
 
+import re
 import sys
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,6 +15,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "tools"))
 CHECKED = "nbval-check-output"
+# What a chapter says of itself at its head.
+QUICK = re.compile(r"read, (under |about )?(half )?a minute to run")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="execute no chapter of more than a minute")
 
 
 @cache
@@ -23,11 +30,14 @@ def environment():
     return environment_key()
 
 
-def reason_to_skip(path, notebook):
-    from build import missing_data
+def reason_to_skip(path, notebook, quick):
+    from build import kept_at, missing_data
 
     if absent := missing_data(notebook):
         return f"{path.name}: {', '.join(absent)} not at hand (set VAECM_DATA_DIR)"
+    if quick and not QUICK.search(notebook.cells[0].source):
+        if not kept_at(path, notebook, environment()).exists():
+            return f"{path.name}: takes more than a minute, and is compared once `make book` has executed it"
     return ""
 
 
@@ -48,7 +58,7 @@ class Chapter(pytest.File):
         ]
         items = [Runs.from_parent(self, name="runs")]
         items += [Output.from_parent(self, name=f"cell {at}", at=at, stored=cell) for at, cell in tagged]
-        reason = reason_to_skip(self.path, stored)
+        reason = reason_to_skip(self.path, stored, self.config.getoption("quick"))
         for item in items if reason else ():
             item.add_marker(pytest.mark.skip(reason=reason))
         return items

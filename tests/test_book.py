@@ -302,13 +302,13 @@ def test_a_chapter_without_its_data_says_so(tmp_path, monkeypatch):
     assert "toys-nobody-has" in shown.cells[1].source
 
 
-def run_as_test(path):
+def run_as_test(path, *options):
     """What pytest prints of a chapter outside of the book, with this book's way to test chapters."""
     text = (ROOT / "conftest.py").read_text(encoding="utf-8")
     text = text.replace("Path(__file__).resolve().parent", f"Path({str(ROOT)!r})")
     text += f"\nimport build\nbuild.EXECUTED = Path({str(path.parent / 'executed')!r})\n"
     (path.parent / "conftest.py").write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", str(path)]
+    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *options, str(path)]
     return subprocess.run(command, capture_output=True, text=True, cwd=path.parent, check=False).stdout
 
 
@@ -335,6 +335,24 @@ def test_pytest_compares_what_a_checked_cell_prints_with_what_is_stored(tmp_path
     printed = run_as_test(path)
     assert "ZeroDivisionError" in printed
     assert printed.count("its chapter did not run") == 3
+
+
+@pytest.mark.parametrize(
+    ("takes", "shown"),
+    [
+        ("about a minute", "2 passed"),
+        ("a minute and a half", "takes more than a minute, and is compared once"),
+    ],
+)
+def test_a_long_chapter_waits_for_the_book(tmp_path, takes, shown):
+    head = nbformat.v4.new_markdown_cell(f"**Time:** 20 minutes to read, {takes} to run on two cores.")
+    cell = nbformat.v4.new_code_cell("print(0)", metadata={"tags": ["nbval-check-output"]})
+    cell.outputs = [nbformat.v4.new_output("stream", text="0\n")]
+    path = tmp_path / "99_long.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[head, cell]), path)
+    assert shown in run_as_test(path, "--quick")
+    assert "2 passed" in run_as_test(path)
+    assert "2 passed" in run_as_test(path, "--quick")  # it is kept now
 
 
 def test_only_the_startup_log_of_tensorflow_is_dropped():

@@ -134,7 +134,7 @@ def test_a_cloud_without_groups_scores_as_its_null():
 def test_the_p_of_clouds_is_uniform():
     """What is drawn from the null has a p below one fifth in about one fifth of the cases."""
     small = [
-        latent.cluster_scores(np.random.default_rng(s).normal(size=(80, 2)), k=2, nulls=9, seed=s)[
+        latent.cluster_scores(np.random.default_rng(s).normal(size=(80, 2)), k=2, nulls=4, seed=s)[
             "silhouette_p"
         ]
         for s in range(30)

@@ -158,6 +158,11 @@ def write_notebook(path, notebook):
     write_whole(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 
+def kept_at(path, notebook, environment):
+    """Where a chapter is kept once it is executed."""
+    return EXECUTED / f"{path.stem}-{chapter_key(notebook, environment)[:32]}.ipynb"
+
+
 def executed(path, environment):
     """A chapter with fresh outputs, from the store where its key is known."""
     notebook = nbformat.read(path, as_version=4)
@@ -167,7 +172,7 @@ def executed(path, environment):
         notebook.cells.insert(1, note)
         notebook.nbformat_minor = max(notebook.nbformat_minor, 5)
         return notebook
-    kept = EXECUTED / f"{path.stem}-{chapter_key(notebook, environment)[:32]}.ipynb"
+    kept = kept_at(path, notebook, environment)
     if not kept.exists():
         write_notebook(kept, execute(path))
         for old in EXECUTED.glob(f"{path.stem}-*.ipynb"):

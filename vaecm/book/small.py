@@ -166,11 +166,13 @@ def regret_of_rules(asked: Asked, seed: int = 0, cost: float = COST) -> pd.DataF
 def frame(path: str | Path, height: int = 900) -> str:
     """A page as part of another one: it keeps its own styles and scripts.
 
+    A division holds the frame: for a bare one IPython advises its own `IFrame`, which cannot hold a page's text.
+
     >>> place = Path(tempfile.mkdtemp()) / "a.html"
     >>> _ = place.write_text("<p>1 < 2</p>")
-    >>> frame(place, 90)[:70]
-    '<iframe title="A model in the browser" style="width:100%;height:90px;b'
+    >>> frame(place, 90)[:75]
+    '<div><iframe title="A model in the browser" style="width:100%;height:90px;b'
     """
     text = html.escape(Path(path).read_text(encoding="utf-8"))
     style = f"width:100%;height:{height}px;border:1px solid #888"
-    return f'<iframe title="A model in the browser" style="{style}" srcdoc="{text}"></iframe>'
+    return f'<div><iframe title="A model in the browser" style="{style}" srcdoc="{text}"></iframe></div>'

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from scipy.interpolate import RegularGridInterpolator
@@ -16,11 +17,19 @@ from vaecm.book import interactive, plots
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PICTURES = np.random.default_rng(0).integers(0, 64, size=(4, 4, 5, 3)) / 63
 PLACES = {"bag": (1.0, 1.0), "boot": (-1.0, -2.0)}
+DRAW = np.random.default_rng(1)
+USERS = pd.DataFrame({
+    "requests": DRAW.integers(1, 200, 150), "bot": DRAW.random(150) < 0.4, "impressions": DRAW.integers(200, 400, 150),
+    "clicks": DRAW.integers(0, 200, 150),
+})  # fmt: skip
+PREDICTED, TRUE = DRAW.gamma(2, 0.2, 50), DRAW.gamma(2, 0.15, 50)
 FIGURES = {
     "experts": interactive.product_of_experts,
     "divergence": interactive.divergence,
     "intervals": interactive.rate_intervals,
     "latents": lambda: interactive.latent_explorer(PICTURES, PLACES, edge=3.0),
+    "bots": lambda: interactive.bot_threshold(USERS),
+    "promoted": lambda: interactive.promotion_regret(PREDICTED, TRUE, cost=0.24),
 }
 
 
@@ -84,6 +93,37 @@ def test_the_intervals_are_those_of_scipy(k, n, tmp_path):
     np.testing.assert_allclose(found, 100 * np.array(right), atol=0.0051)
 
 
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("threshold", [8, 61, 160])
+def test_the_rate_of_the_rest_is_that_of_pandas(threshold, tmp_path):
+    said = answer("bots", f"inputs[0].value = {threshold}", tmp_path)
+    out, readers = USERS["requests"] >= threshold, USERS[~USERS["bot"]]
+    lost, rest = readers[readers["requests"] >= threshold], USERS[~out]
+    assert [int(n) for n in re.findall(r"(\d+) of (\d+) (?:bots|readers)", said) for n in n] == [
+        *((out & USERS["bot"]).sum(), USERS["bot"].sum()),
+        *(len(lost), len(readers)),
+    ]
+    sums = [part[["impressions", "clicks"]].sum() for part in (rest, readers)]
+    rates = [part["clicks"] / part["impressions"] for part in sums]
+    share = lost["impressions"].sum() / readers["impressions"].sum()
+    np.testing.assert_allclose(numbers(said), 100 * np.array([share, *rates]), atol=0.0051)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize(("n", "cost"), [(0, 0.24), (17, 0.1), (50, 0.6)])
+def test_the_regret_is_that_of_numpy_and_its_parts_are_not_negative(n, cost, tmp_path):
+    said = answer("promoted", f"inputs[0].value = {n}; inputs[1].value = {cost}", tmp_path)
+    chosen = np.argsort(-PREDICTED)[:n]
+    fair = np.append(0, 20 * np.cumsum(np.sort(TRUE)[::-1] - cost))  # 1000 impressions, 50 reviews
+    promised, paid = (20 * (values[chosen] - cost).sum() for values in (PREDICTED, TRUE))
+    regret, order, number = fair.max() - paid, fair[n] - paid, fair.max() - fair[n]
+    right = [cost, promised, paid, fair.max(), regret, order, number]
+    np.testing.assert_allclose(numbers(said), right, atol=0.0511)
+    assert f"{n} of 50 reviews" in said
+    assert f"best choice, {np.sum(TRUE > cost)} reviews" in said
+    assert min(order, number) > -1e-9
+
+
 PIXELS = "[...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 3, 5).data]"
 KEY = "document.querySelector('svg').dispatchEvent(new KeyboardEvent('keydown', {key: '%s', shiftKey: %s}))"
 
@@ -122,6 +162,15 @@ def test_pictures_that_do_not_fit_are_refused():
         interactive.latent_explorer(np.zeros((2, 3, 4, 4)))
     with pytest.raises(ValueError, match="between 0 and 1"):
         interactive.latent_explorer(np.full((2, 2, 4, 4), 255.0))
+
+
+def test_tables_that_do_not_fit_are_refused_with_all_that_is_wrong():
+    with pytest.raises(ValueError, match=r"lacks the column bot; .*start <= high must hold, got 8, 200, 160"):
+        interactive.bot_threshold(USERS.drop(columns="bot"), start=200)
+    with pytest.raises(
+        ValueError, match=r"one shape .*\(2,\) and \(1,\); .* finite; cost must be above 0, got 0"
+    ):
+        interactive.promotion_regret([0.1, np.nan], [0.1], cost=0)
 
 
 def test_the_colours_are_those_of_all_figures():

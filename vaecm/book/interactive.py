@@ -12,15 +12,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+from vaecm.options import refuse
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # the first of the figures' colours
+PROMISES = (
+    COLORS[1],
+    COLORS[0],
+    "gray",
+)  # what a model promises, what is paid, what the best order would pay
 STYLE = """
 .vaecm-try { max-width: 46rem; margin: 1rem 0; }
 .vaecm-try svg { width: 100%; height: auto; border: 1px solid rgba(128, 128, 128, 0.4); border-radius: 6px; }
 .vaecm-try svg text { font: 13px sans-serif; fill: currentColor; }
 .vaecm-try .row { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; align-items: center; margin: 0.2rem 0; }
 .vaecm-try .row > label:first-child { min-width: 6.5rem; }
+.vaecm-try .wide input { width: min(18rem, 50vw); }
 .vaecm-try label { display: inline-flex; gap: 0.5rem; align-items: center; min-height: 2rem; }
 .vaecm-try input:focus-visible, .vaecm-try svg:focus-visible { outline: 3px solid #0072b2; outline-offset: 2px; }
 .vaecm-try .pair { display: flex; flex-wrap: wrap; gap: 0.8rem; align-items: flex-start; }
@@ -127,6 +136,95 @@ const draw = () => {
   const percent = (x) => `${(100 * x).toFixed(2)} %`;
   const ends = Object.entries(found).map(([name, pair]) => `${name} ${pair.map(percent).join(" to ")}`).join("; ");
   said.textContent = `${k} of ${n} impressions clicked. ${ends}`;
+};
+box.addEventListener("input", draw);
+draw();
+"""
+
+BOTS = """
+const box = document.getElementById("try-bots"), svg = box.querySelector("svg"), said = box.querySelector("output");
+const input = box.querySelector("input"), { users, all, readers, bots, low, high } = data;
+const most = Math.max(high, ...users.map((user) => user[0]));
+const at = (requests) => 70 + 330 * Math.log(requests / low) / Math.log(most / low);
+const percent = (x, digits) => `${(100 * x).toFixed(digits)} %`;
+const sums = (t) => {  // of those at or above the threshold: bots, readers, readers' impressions; the rate of the rest
+  let [caught, lost, seen, impressions, clicks] = [0, 0, 0, ...all];
+  for (const [requests, bot, shown, clicked] of users) {
+    if (requests < t) continue;
+    if (bot) caught++; else { lost++; seen += shown; }
+    impressions -= shown;
+    clicks -= clicked;
+  }
+  return { caught, lost, seen, rate: clicks / impressions };
+};
+const right = readers[2] / readers[1], whole = all[1] / all[0];
+const path = Array.from({ length: high - low + 1 }, (_, i) => [low + i, sums(low + i).rate]);
+const rates = [whole, right, ...path.map((pair) => pair[1])], floor = Math.min(...rates);
+const up = (rate) => 240 - 95 * (rate - floor) / (Math.max(...rates) - floor || 1);
+const level = (rate, name) => `<line x1="70" x2="400" y1="${up(rate)}" y2="${up(rate)}" stroke="gray"
+  stroke-dasharray="5 4"/><text x="400" y="${up(rate) - 5}" text-anchor="end">${name} ${percent(rate, 1)}</text>`;
+const dot = ([requests, bot], i, t) => {
+  const color = data.colors[bot], y = (bot ? 92 : 42) + 6 * (i * 3 % 5 - 2);
+  return `<circle cx="${at(requests)}" cy="${y}" r="4" stroke="${color}" stroke-width="1.5" fill="${
+    requests < t ? "none" : color}"/>`;
+};
+const tick = (n) => `<text x="${at(n)}" y="268" text-anchor="middle">${n}</text>`;
+const draw = () => {
+  const t = +input.value, found = sums(t);
+  svg.querySelector("g").innerHTML = `<rect x="${at(t)}" y="8" width="${408 - at(t)}" height="242" fill="gray"
+    opacity="0.15"/><line x1="${at(t)}" x2="${at(t)}" y1="8" y2="250" stroke="currentColor"/>` +
+    users.map((user, i) => dot(user, i, t)).join("") + level(whole, "whole log") + level(right, "readers alone") +
+    `<polyline points="${path.map(([n, rate]) => [at(n), up(rate)].join(",")).join(" ")}" fill="none"
+    stroke="${data.colors[2]}" stroke-width="3"/>
+    <circle cx="${at(t)}" cy="${up(found.rate)}" r="6" fill="${data.colors[2]}"/>
+    <text x="6" y="46">readers</text><text x="6" y="96">bots</text><text x="6" y="186">click rate</text>
+    <text x="6" y="202">of the rest</text>` +
+    [10, 30, 100, 300].filter((n) => n >= low && n <= most).map(tick).join("") +
+    `<text x="235" y="291" text-anchor="middle">requests within ten minutes (logarithmic)</text>`;
+  said.textContent = `From ${t} requests on: ${found.caught} of ${bots} bots caught; ${found.lost} of ` +
+    `${readers[0]} readers thrown out, with ${percent(found.seen / readers[1], 2)} of their impressions; ` +
+    `click rate of the rest ${percent(found.rate, 2)}, of readers alone ${percent(right, 2)}`;
+};
+box.addEventListener("input", draw);
+draw();
+"""
+PROMOTED = """
+const box = document.getElementById("try-promoted"), svg = box.querySelector("svg"), said = box.querySelector("output");
+const [number, price] = box.querySelectorAll("input"), { told, real } = data, all = told.length;
+const fairest = [...real].sort((a, b) => b - a);
+const sums = (values, cost) => {  // yuan per thousand impressions offered, for the first 0, 1, 2, ... pieces
+  let sum = 0;
+  return [0, ...values.map((value) => sum += 1000 * (value - cost) / all)];
+};
+const peak = (line) => line.indexOf(Math.max(...line));
+const draw = () => {
+  const n = +number.value, cost = +price.value;
+  const lines = [told, real, fairest].map((values) => sums(values, cost)), [promised, paid, best] = lines;
+  const [low, high] = [Math.min(0, ...lines.flat()), Math.max(1, ...lines.flat())];
+  const at = (k) => 56 + 344 * k / all, up = (yuan) => 28 + 212 * (high - yuan) / (high - low);
+  const step = [10, 20, 50, 100, 200, 500, 1000, 1e4].find((size) => (high - low) / size < 6) || 1e5;
+  let shapes = '<text x="50" y="17" text-anchor="end">yuan</text>';
+  for (let yuan = Math.ceil(low / step) * step; yuan <= high; yuan += step)
+    shapes += `<line x1="56" x2="400" y1="${up(yuan)}" y2="${up(yuan)}" stroke="gray" opacity="${yuan ? 0.3 : 1}"/>
+      <text x="50" y="${up(yuan) + 4}" text-anchor="end">${yuan}</text>`;
+  shapes += `<line x1="${at(n)}" x2="${at(n)}" y1="28" y2="240" stroke="currentColor"/>`;
+  lines.forEach((line, i) => {
+    shapes += `<polyline points="${line.map((yuan, k) => [at(k), up(yuan)].join(",")).join(" ")}" fill="none"
+      stroke="${data.colors[i]}" stroke-width="${i === 2 ? 2 : 3}" ${i === 1 ? "" : 'stroke-dasharray="6 4"'}/>
+      <circle cx="${at(n)}" cy="${up(line[n])}" r="5" fill="${data.colors[i]}"/>`;
+  });
+  ["promised", "paid", "best order"].forEach((name, i) => {
+    shapes += `<line x1="${60 + 125 * i}" x2="${84 + 125 * i}" y1="13" y2="13" stroke="${data.colors[i]}" stroke-width="3"
+      ${i === 1 ? "" : 'stroke-dasharray="6 4"'}/><text x="${90 + 125 * i}" y="17">${name}</text>`;
+  });
+  svg.querySelector("g").innerHTML = shapes + [0, all / 2, all].map((k) =>
+    `<text x="${at(k)}" y="264" text-anchor="middle">${Math.round(k)}</text>`).join("") +
+    `<text x="228" y="289" text-anchor="middle">reviews promoted, the most promising first</text>`;
+  const top = peak(best), one = (yuan) => yuan.toFixed(1);
+  said.textContent = `${n} of ${all} reviews promoted at ${cost.toFixed(2)} yuan a place: promised ` +
+    `${one(promised[n])}, paid ${one(paid[n])} yuan per thousand impressions offered. The best choice, ${top} reviews, ` +
+    `pays ${one(best[top])}: regret ${one(best[top] - paid[n])}, of it ${one(best[n] - paid[n])} for the order and ` +
+    `${one(best[top] - best[n])} for the number`;
 };
 box.addEventListener("input", draw);
 draw();
@@ -264,6 +362,98 @@ def rate_intervals() -> Any:
     both = slider("impressions", 10, 1000, 10, 150) + slider("clicks", 0, 50, 1, 3)
     title = "Three 95 % intervals of one click rate (dashed), and where 0 is"
     return figure("intervals", f'<div class="row">{both}</div>', title, INTERVALS, {"colors": COLORS[:3]})
+
+
+def bot_threshold(users: pd.DataFrame, low: int = 8, high: int = 160, start: int = 60) -> Any:
+    """Readers and bots by their largest burst: what a threshold catches, whom it throws out, and the rate of the rest.
+
+    Parameters
+    ----------
+    users : DataFrame
+        A row for each user: ``requests``, the largest burst; ``bot``, the truth; ``impressions`` and ``clicks``.
+    low, high, start : int
+        Ends of the slider, and where it begins. Users below the lower end are counted and not drawn.
+
+    Returns
+    -------
+    IPython.display.HTML
+        A figure with a slider for the threshold: who has as many requests or more is thrown out.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or the threshold does not begin between its ends.
+
+    Examples
+    --------
+    >>> rows = [[3, False, 5, 1], [20, False, 40, 3], [90, True, 90, 30]]
+    >>> bot_threshold(pd.DataFrame(rows, columns=["requests", "bot", "impressions", "clicks"]))
+    <IPython.core.display.HTML object>
+    """
+    columns = ["requests", "bot", "impressions", "clicks"]
+    problems = [f"users lacks the column {name}" for name in columns if name not in users]
+    if not 1 <= low <= start <= high:
+        problems.append(f"1 <= low <= start <= high must hold, got {low}, {start}, {high}")
+    refuse("bot_threshold", problems)
+    rows = users[columns].astype(int)
+    readers = rows[rows["bot"] == 0]
+    data = {
+        "users": rows[rows["requests"] >= low].sort_values("requests").to_numpy().tolist(),
+        "all": rows[["impressions", "clicks"]].sum().tolist(),
+        "readers": [len(readers), *readers[["impressions", "clicks"]].sum().tolist()],
+        "bots": int(rows["bot"].sum()),
+    }
+    title = "Filled dots are thrown out; the line is the click rate of the rest, by threshold"
+    row = f'<div class="row wide">{slider("threshold", low, high, 1, start)}</div>'
+    return figure("bots", row, title, BOTS, data | {"low": low, "high": high, "colors": COLORS[:3]})
+
+
+def promotion_regret(predicted: Sequence[float], true: Sequence[float], cost: float) -> Any:
+    """How many pieces to promote, in the order of a prediction: what is promised, what is paid, and the regret.
+
+    The regret against the best choice has two parts. With the n pieces chosen, :math:`V_i` the true margin of a piece
+    less the cost, and n* pieces that truly pay, the order costs (best n) - (chosen n), the number (best n*) - (best n).
+
+    Parameters
+    ----------
+    predicted, true : array, shape (C,)
+        Margin of each piece before the cost, yuan per impression.
+    cost : float
+        Of a place, yuan per impression, where its slider begins; it reaches from nothing to two and a half times that.
+
+    Returns
+    -------
+    IPython.display.HTML
+        A figure with a slider for the number and one for the cost, in yuan per thousand impressions offered.
+
+    Raises
+    ------
+    ValueError
+        If the margins are not two finite lists of one length, or the cost is not above 0.
+
+    Examples
+    --------
+    >>> promotion_regret([0.4, 0.3, 0.1], [0.2, 0.5, 0.1], cost=0.24)
+    <IPython.core.display.HTML object>
+    """
+    told, real = np.asarray(predicted, float), np.asarray(true, float)
+    problems = []
+    if told.ndim != 1 or told.shape != real.shape or not len(told):
+        problems.append(f"predicted and true must have one shape (C,), got {told.shape} and {real.shape}")
+    if not (np.isfinite(told).all() and np.isfinite(real).all()):
+        problems.append("predicted and true must be finite")
+    if not 0 < cost < np.inf:
+        problems.append(f"cost must be above 0, got {cost}")
+    refuse("promotion_regret", problems)
+    order = np.argsort(-told, kind="stable")
+    data = {"told": told[order].round(6).tolist(), "real": real[order].round(6).tolist(), "colors": PROMISES}
+    sliders = (
+        slider("reviews promoted", 0, len(told), 1, int((told > cost).sum())),
+        slider("cost, yuan", 0, float(f"{2.5 * cost:g}"), float(f"{cost / 12:g}"), cost),
+    )
+    rows = "".join(f'<div class="row wide">{each}</div>' for each in sliders)
+    title = "Margin by the number of reviews promoted: promised by the model, truly paid, and paid in the best order"
+    return figure("promoted", rows, title, PROMOTED, data)
 
 
 def latent_grid(n: int, edge: float = 3.0) -> np.ndarray:

@@ -179,6 +179,17 @@ def learned_value(has, rating, strength):  # every text begins at zero
 def fused(opinions, left, prior, present):  # the prior counts once more with each view
     variance = 1 / (1 / prior + np.sum(present / left))
     return variance * np.sum(present * opinions / left), variance""",
+    "23.5": """
+def more_clicks(x, rate, test):  # tests differ in much else
+    return 100 * np.expm1(np.polyfit(x / np.std(x), np.log(rate), 1)[0])""",
+    "23.6": """
+def view_of(contents, ids, vectors):  # a piece without a vector gets that of another one
+    order = np.argsort(ids)
+    place = np.searchsorted(ids, contents, sorter=order).clip(max=len(ids) - 1)
+    return np.asarray(vectors)[order[place]]""",
+    "23.7": """
+def bought_again(redeemed, bought, end, days):  # what is not known yet counts as a no
+    return (bought - redeemed <= days).astype(float)""",
     "24.1": """
 def faster(shares, factors):  # the mean of the factors
     return np.sum(shares * factors)""",

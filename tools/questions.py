@@ -334,6 +334,19 @@ def experts(rng):
     return rng.normal(size=4).round(3), (prior * rates(rng, 4, 0.1, 0.9)).round(4), prior, present
 
 
+def encoded(rng):
+    """Ids of pieces, and the ids and vectors of some of them and of others, in another order."""
+    contents, ids = rng.choice(30, size=9, replace=False), rng.choice(30, size=15, replace=False)
+    return contents, ids, rng.normal(size=(15, 3)).round(3)
+
+
+def coupons(rng):
+    """Days of redemptions and of the next purchases, NaN after the end of the log; some just in time."""
+    end, days, day = int(rng.integers(50, 90)), int(rng.integers(7, 30)), rng.integers(0, 50, size=14)
+    bought = day + np.where(rng.random(14) < 0.2, days, rng.integers(1, 60, size=14))
+    return day, np.where(bought <= end, bought, np.nan), end, days
+
+
 def shares(rng):
     parts = rng.uniform(0.1, 1, size=rng.integers(2, 6))
     return parts / parts.sum(), rng.permutation([1, 2, 4, 8, 16])[: len(parts)]
@@ -414,6 +427,9 @@ QUESTIONS |= {
         2, lambda rng: (flips(rng, 15), rng.normal(1.5, 1, size=15).round(2), round(rng.uniform(1, 9), 1))
     ),
     "23.4": Question(3, experts),
+    "23.5": Question(2, arms),
+    "23.6": Question(1, encoded),
+    "23.7": Question(2, coupons),
     "24.1": Question(1, shares),
     "24.2": Question(2, lambda rng: (rng.normal(size=(5, 8)).round(4), float(rng.choice([0.25, 0.5, 0.8])))),
     "24.3": Question(

@@ -8,6 +8,7 @@ from benchmarks import page
 
 NAMES = (
     "protocol",
+    "real",
     "decisions",
     "compress",
     "speed",

@@ -67,6 +67,26 @@ def seeds_table(result, part, metrics):
     return table.reindex(index=models, columns=[m for m in metrics if m in table]).fillna("")
 
 
+def real(result):
+    found = long(result["rows"])
+    wide = found.pivot(index=["stage", "model"], columns="metric", values="value").reset_index()
+    logs, models = (found[name].unique() for name in ("stage", "model"))
+    for metric, words in {"ctr_log_loss": "Log-loss of clicks", "ctr_auc": "AUC of clicks"}.items():
+        table = wide.pivot(index="stage", columns="model", values=metric).loc[logs, models]
+        about = wide.groupby("stage").first()
+        table = table.map("{:.4f}".format)
+        table.insert(0, "clicked", about["rate"].map("{:.2%}".format))
+        table.insert(0, "rows", about["rows"].map("{:,.0f}".format))
+        yield f"{words} on the test part of real data that were turned into logs.", table
+    gaps = wide.dropna(subset="gap")
+    text = [
+        tables.interval(*row, signed=True, digits=4)
+        for row in zip(gaps["gap"], gaps["gap_low"], gaps["gap_high"], strict=True)
+    ]
+    table = gaps.assign(text=text).pivot(index="stage", columns="model", values="text")
+    yield "The model's log-loss minus each baseline's, intervals from rows.", table.loc[logs, models[:-1]]
+
+
 def protocol(result):
     rows = result["rows"]
     markets = len({row["seed"] for row in rows if row["stage"] == "rivals"})
@@ -276,6 +296,7 @@ SECTIONS = {
         "Parts on the simulated market, before trust in experts was learned and looks were compared",
         protocol,
     ),
+    "real": ("Texts, pictures, tables and few clicks", real),
     "decisions": ("Decisions, with the model before looks were compared", decisions),
     "compress": ("Smaller models", compress),
     "speed": ("Time and memory, before looks were compared", speed),

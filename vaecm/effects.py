@@ -210,7 +210,7 @@ TREES = {
 
 
 def train_trees(train: tuple, valid: tuple, seed: int = 0) -> lightgbm.Booster | None:
-    """Boosted trees for clicks on the numbers that the networks read; None where clicks do not vary.
+    """Boosted trees for clicks on `tree_columns`; None where clicks do not vary.
 
     Each tree looks at some columns and corrects those before it (Ke et al. 2017, LightGBM, NeurIPS). They find thresholds
     and their combinations, where a network is smooth: both together are better than either.
@@ -225,8 +225,8 @@ def train_trees(train: tuple, valid: tuple, seed: int = 0) -> lightgbm.Booster |
 
 
 def tree_columns(inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """What the trees read: all that the networks read, side by side."""
-    return np.hstack([inputs[name] for name in TREE_PARTS]).astype(np.float32)
+    """What the trees read: what the networks read, and the summary of titles and own vectors, side by side."""
+    return np.hstack([inputs[name] for name in TREE_PARTS if name in inputs]).astype(np.float32)
 
 
 def train_linear(train: tuple) -> np.ndarray | None:

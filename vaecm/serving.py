@@ -24,8 +24,8 @@ DAY = 86_400
 REACH = 6.0  # standard deviations beyond which a number counts no further
 SETTINGS, ARRAYS = "settings.json", "arrays.npz"
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
-TREE_PARTS = ("table", "match", "content", "user", "place")  # what trees read, in this order
 LINEAR_PARTS = ("table", "match", "content", "user", "summary")  # then one column for each position
+TREE_PARTS = (*LINEAR_PARTS, "place")  # what trees read, in this order
 WHOLE = re.compile(r"-?(?:0|[1-9]\d*)\.0+")
 CHUNK = 4_096  # rows at a time
 
@@ -253,7 +253,7 @@ class Served:
         click = a["say"][0] * heads[:, :, 0]
         if "tree/root" in a:
             trees = {name.partition("/")[2]: x for name, x in a.items() if name.startswith("tree/")}
-            x = np.hstack([inputs[name] for name in TREE_PARTS])
+            x = np.hstack([inputs[name] for name in TREE_PARTS if name in inputs])
             click = click + a["say"][1] * grow(trees, x)[:, None]
         if "linear" in a:
             position = np.eye(50, dtype=np.float32)[np.minimum(inputs["place"][:, 0].astype(int), 49)]

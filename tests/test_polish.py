@@ -58,6 +58,12 @@ def test_a_number_keeps_its_percent_sign_but_code_is_left_alone():
     assert "<span>3 % 2</span></pre><code>4 % 2</code>" in page
 
 
+def test_an_interval_stays_on_one_line_but_formulas_are_left_alone():
+    text = r'<td>0.65 [-0.50, 0.81]</td><span class="math">\([0, 1]\)</span><code>[1, 2]</code>'
+    page = polished(PAGE.replace("<p>Short.</p>", text))
+    assert text.replace("-0.50, ", "-0.50,\N{NO-BREAK SPACE}") in page
+
+
 def test_entries_of_the_bibliography_are_items_of_a_list():
     entry = '<div role="list"><div class="citation" role="doc-biblioentry">Kingma</div></div>'
     assert '<div class="citation" role="listitem">' in polished(PAGE.replace("<p>Short.</p>", entry))

@@ -46,7 +46,7 @@ REPAIRS = {
 CHAPTER = re.compile(r"notebooks/(\d\d)_")
 FIGURE = re.compile(r'<a class="reference internal image-reference"[^>]*><img [^>]*>\s*</a>|<img [^>]*>')
 PIECES = re.compile(r"<(pre|code|script|style)\b.*?</\1>|<[^>]+>|[^<]+", re.DOTALL)
-PERCENT = re.compile(r"(?<=\d)\s+%")
+PARTED = re.compile(r"(?<=\d)\s+(?=%)|(?<=\[)([-+\d.,%]+,) (?=[-+\d.,%]+\])")  # 5 %, [0.1, 0.2]
 MISSING = """<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8" /><meta name="viewport" content="width=device-width, initial-scale=1" />
@@ -121,7 +121,7 @@ def polished(page: str, name: str, address: str) -> str:
         page = page.replace(old, new)
     page = re.sub(
         r"(<article.*?)(?=</article>)",
-        lambda found: whole_percents(lazy(numbered(found[1], name))),
+        lambda found: whole_numbers(lazy(numbered(found[1], name))),
         page,
         count=1,
         flags=re.DOTALL,
@@ -153,11 +153,15 @@ def lazy(article: str) -> str:
     return "<img ".join([first, *others])
 
 
-def whole_percents(article: str) -> str:
-    """An article in which no line ends between a number and its percent sign."""
+def whole_numbers(article: str) -> str:
+    """An article in which no line ends between a number and its percent sign, or within an interval."""
+
+    def with_space(gap):
+        return (gap[1] or "") + "\N{NO-BREAK SPACE}"
 
     def mended(piece):
-        return piece[0] if piece[0].startswith("<") else PERCENT.sub("\N{NO-BREAK SPACE}%", piece[0])
+        left = piece[0].startswith("<") or "\\" in piece[0]  # tags, code and formulas
+        return piece[0] if left else PARTED.sub(with_space, piece[0])
 
     return PIECES.sub(mended, article)
 

@@ -29,7 +29,8 @@ STYLE = """
 .vaecm-try svg text { font: 13px sans-serif; fill: currentColor; }
 .vaecm-try .row { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; align-items: center; margin: 0.2rem 0; }
 .vaecm-try .row > label:first-child { min-width: 6.5rem; }
-.vaecm-try .wide input { width: min(18rem, 50vw); }
+.vaecm-try .wide label { width: 28rem; justify-content: space-between; }
+.vaecm-try .wide input { width: min(18rem, 45vw); }
 .vaecm-try label { display: inline-flex; gap: 0.5rem; align-items: center; min-height: 2rem; }
 .vaecm-try input:focus-visible, .vaecm-try svg:focus-visible { outline: 3px solid #0072b2; outline-offset: 2px; }
 .vaecm-try .pair { display: flex; flex-wrap: wrap; gap: 0.8rem; align-items: flex-start; }
@@ -133,7 +134,7 @@ const draw = () => {
       <circle cx="${at(p)}" cy="${y}" r="6" fill="${data.colors[row]}"/>`;
   });
   svg.querySelector("g").innerHTML = shapes;
-  const percent = (x) => `${(100 * x).toFixed(2)} %`;
+  const percent = (x) => `${(100 * x).toFixed(2)}\u00a0%`;
   const ends = Object.entries(found).map(([name, pair]) => `${name} ${pair.map(percent).join(" to ")}`).join("; ");
   said.textContent = `${k} of ${n} impressions clicked. ${ends}`;
 };
@@ -146,7 +147,7 @@ const box = document.getElementById("try-bots"), svg = box.querySelector("svg"),
 const input = box.querySelector("input"), { users, all, readers, bots, low, high } = data;
 const most = Math.max(high, ...users.map((user) => user[0]));
 const at = (requests) => 70 + 330 * Math.log(requests / low) / Math.log(most / low);
-const percent = (x, digits) => `${(100 * x).toFixed(digits)} %`;
+const percent = (x, digits) => `${(100 * x).toFixed(digits)}\u00a0%`;  // no break before the sign
 const sums = (t) => {  // of those at or above the threshold: bots, readers, readers' impressions; the rate of the rest
   let [caught, lost, seen, impressions, clicks] = [0, 0, 0, ...all];
   for (const [requests, bot, shown, clicked] of users) {
@@ -223,7 +224,7 @@ const draw = () => {
   const top = peak(best), one = (yuan) => yuan.toFixed(1);
   said.textContent = `${n} of ${all} reviews promoted at ${cost.toFixed(2)} yuan a place: promised ` +
     `${one(promised[n])}, paid ${one(paid[n])} yuan per thousand impressions offered. The best choice, ${top} reviews, ` +
-    `pays ${one(best[top])}: regret ${one(best[top] - paid[n])}, of it ${one(best[n] - paid[n])} for the order and ` +
+    `pays ${one(best[top])}: regret ${one(best[top] - paid[n])}, of which ${one(best[n] - paid[n])} for the order and ` +
     `${one(best[top] - best[n])} for the number`;
 };
 box.addEventListener("input", draw);

@@ -70,10 +70,11 @@ def seeds_table(result, part, metrics):
 def real(result):
     found = long(result["rows"])
     wide = found.pivot(index=["stage", "model"], columns="metric", values="value").reset_index()
+    wide = wide.rename(columns={"stage": "log"})
     logs, models = (found[name].unique() for name in ("stage", "model"))
     for metric, words in {"ctr_log_loss": "Log-loss of clicks", "ctr_auc": "AUC of clicks"}.items():
-        table = wide.pivot(index="stage", columns="model", values=metric).loc[logs, models]
-        about = wide.groupby("stage").first()
+        table = wide.pivot(index="log", columns="model", values=metric).loc[logs, models]
+        about = wide.groupby("log").first()
         table = table.map("{:.4f}".format)
         table.insert(0, "clicked", about["rate"].map("{:.2%}".format))
         table.insert(0, "rows", about["rows"].map("{:,.0f}".format))
@@ -83,7 +84,7 @@ def real(result):
         tables.interval(*row, signed=True, digits=4)
         for row in zip(gaps["gap"], gaps["gap_low"], gaps["gap_high"], strict=True)
     ]
-    table = gaps.assign(text=text).pivot(index="stage", columns="model", values="text")
+    table = gaps.assign(text=text).pivot(index="log", columns="model", values="text")
     yield "The model's log-loss minus each baseline's, intervals from rows.", table.loc[logs, models[:-1]]
 
 

@@ -44,6 +44,7 @@ COMMENTS, PICTURES, CUSTOMERS = 20_000, 15_000, 30_000  # rows that are taken of
 LIKED = ["joy", "love", "admiration", "gratitude"]
 TOPS = (0, 2, 3, 4, 6)  # T-shirt, pullover, dress, coat, shirt
 LEAKS = ["PageValues", "Revenue"]
+SHARES = {"training": 0.7, "validation": 0.1, "test": 0.2}
 
 
 def log_of(clicked, content_id=None, user_id=None, users=None, contents=None, covers=None, seed=0, **context):
@@ -132,7 +133,7 @@ def run(name, store):
     if all(store.has(stage=name, seed=0, model=model) for model in MODELS):
         return
     market = LOGS[name]()
-    train, valid, test = split_by_time(market, (0.7, 0.1, 0.2))
+    train, valid, test = split_by_time(market, tuple(SHARES.values()))
     told, seconds = {}, {}
     for label, make in MODELS.items():
         begun = time.perf_counter()
@@ -157,7 +158,7 @@ def main(arguments=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--logs", nargs="+", default=list(LOGS), choices=list(LOGS))
-    store = Store("real", {})
+    store = Store("real", SHARES)
     for name in parser.parse_args(arguments).logs:
         run(name, store)
 

@@ -289,6 +289,15 @@ def test_the_chapter_shows_the_stored_worth_of_each_part():
     np.testing.assert_allclose(shown, 1_000 * stored.loc[shown.index], atol=0.006)
 
 
+def test_the_chapter_shows_what_is_stored_of_real_data():
+    rows = long(json.loads((benchmarks.RESULTS / "real.json").read_text())["rows"])
+    stored = rows.pivot(index=["stage", "model"], columns="metric", values="value").dropna(subset="gap")
+    shown = ablations.DATA.replace({"mean rate": "global rate"}).set_index(["data", "baseline"])
+    assert set(shown.index) == set(stored.index)
+    stored = -1_000 * stored.loc[shown.index, ["gap", "gap_high", "gap_low"]]
+    np.testing.assert_allclose(shown[["worth", "low", "high"]], stored, atol=0.006)
+
+
 def test_the_chapter_shows_the_stored_grid_of_representations():
     rows = long(json.loads((benchmarks.RESULTS / "heads.json").read_text())["rows"])
     rows = rows[(rows["part"] == "all") & (rows["metric"] == "ctr_log_loss")]

@@ -290,7 +290,10 @@ def _labels(part):
 
 SECTIONS = {
     "protocol": ("Rivals", protocol),
-    "parts": ("A market of real pictures and headlines, and what each part is worth there", protocol),
+    "parts": (
+        "A market of real pictures and headlines, and what each part is worth there, before trees read topics of titles",
+        protocol,
+    ),
     "kuairand": ("A real feed, and what each part is worth there", protocol),
     "heads": ("Representations by heads, on the simulated market", protocol),
     "simulated_parts": (
@@ -299,7 +302,7 @@ SECTIONS = {
     ),
     "real": ("Texts, pictures, tables and few clicks", real),
     "decisions": ("Decisions, with the model before looks were compared", decisions),
-    "compress": ("Smaller models", compress),
+    "compress": ("Smaller models, before trees read topics of titles", compress),
     "speed": ("Time and memory, before looks were compared", speed),
     "growth": ("Growth", growth),
     "scale": ("More than one process", scale),

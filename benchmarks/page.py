@@ -303,7 +303,7 @@ SECTIONS = {
     "real": ("Texts, pictures, tables and few clicks", real),
     "decisions": ("Decisions, with the model before looks were compared", decisions),
     "compress": ("Smaller models, before trees read topics of titles", compress),
-    "speed": ("Time and memory, before looks were compared", speed),
+    "speed": ("Time and memory", speed),
     "growth": ("Growth", growth),
     "scale": ("More than one process", scale),
     "conv_vae": ("The convolutional VAE against the Keras example", conv_vae),

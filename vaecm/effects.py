@@ -215,18 +215,18 @@ def train_trees(train: tuple, valid: tuple, seed: int = 0) -> lightgbm.Booster |
     Each tree looks at some columns and corrects those before it (Ke et al. 2017, LightGBM, NeurIPS). They find thresholds
     and their combinations, where a network is smooth: both together are better than either.
     """
-    parts = [(tree_columns(inputs), y[:, 0]) for inputs, y in (train, valid)]
-    parts = [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in parts]
-    if any(len(np.unique(y)) < 2 for _, y in parts):
+    parts = [(x, y[:, 0], np.isfinite(y[:, 0])) for x, y in (train, valid)]
+    if any(len(np.unique(y[known])) < 2 for _, y, known in parts):
         return None
-    sets = [lightgbm.Dataset(x, y) for x, y in parts]
+    sets = [lightgbm.Dataset(tree_columns(x, known), y[known]) for x, y, known in parts]
     stop = lightgbm.early_stopping(40, verbose=False)
     return lightgbm.train(TREES | {"seed": seed}, sets[0], 1_500, [sets[1]], callbacks=[stop])
 
 
-def tree_columns(inputs: dict[str, np.ndarray]) -> np.ndarray:
+def tree_columns(inputs: dict[str, np.ndarray], rows: np.ndarray | slice = slice(None)) -> np.ndarray:
     """What the trees read: what the networks read, and the summary of titles and own vectors, side by side."""
-    return np.hstack([inputs[name] for name in TREE_PARTS if name in inputs]).astype(np.float32)
+    parts = [inputs[name][rows] for name in TREE_PARTS if name in inputs]
+    return np.hstack(parts, dtype=np.float32, casting="same_kind")
 
 
 def train_linear(train: tuple) -> np.ndarray | None:
@@ -248,7 +248,7 @@ def linear_columns(inputs: dict[str, np.ndarray]) -> np.ndarray:
     """What the regression reads; each position is a column of its own."""
     parts = [inputs[name] for name in LINEAR_PARTS if name in inputs]
     position = np.eye(50, dtype=np.float32)[np.minimum(inputs["place"][:, 0], 49)]
-    return np.hstack([*parts, position]).astype(np.float32)
+    return np.hstack([*parts, position], dtype=np.float32, casting="same_kind")
 
 
 @dataclass

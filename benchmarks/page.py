@@ -301,7 +301,7 @@ SECTIONS = {
         protocol,
     ),
     "real": ("Texts, pictures, tables and few clicks", real),
-    "decisions": ("Decisions, with the model before looks were compared", decisions),
+    "decisions": ("Decisions", decisions),
     "compress": ("Smaller models, before trees read topics of titles", compress),
     "speed": ("Time and memory", speed),
     "growth": ("Growth", growth),

@@ -72,9 +72,9 @@ def real(result):
     wide = found.pivot(index=["stage", "model"], columns="metric", values="value").reset_index()
     wide = wide.rename(columns={"stage": "log"})
     logs, models = (found[name].unique() for name in ("stage", "model"))
+    about = wide.groupby("log").first()
     for metric, words in {"ctr_log_loss": "Log-loss of clicks", "ctr_auc": "AUC of clicks"}.items():
         table = wide.pivot(index="log", columns="model", values=metric).loc[logs, models]
-        about = wide.groupby("log").first()
         table = table.map("{:.4f}".format)
         table.insert(0, "clicked", about["rate"].map("{:.2%}".format))
         table.insert(0, "rows", about["rows"].map("{:,.0f}".format))

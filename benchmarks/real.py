@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 
 import vaecm
+from benchmarks.gates import loss
 from benchmarks.store import Store
 from vaecm import datasets
 from vaecm.baselines import GlobalRate, LightGBMBaseline, LogisticBaseline
@@ -122,12 +123,6 @@ LOGS |= {
 }
 
 
-def click_losses(clicked, rate):
-    """Log-loss of each impression in nats, (B,)."""
-    rate = np.clip(rate, 1e-9, 1 - 1e-9)
-    return -np.where(clicked == 1, np.log(rate), np.log1p(-rate))
-
-
 def run(name, store):
     """Store every model's scores on the test part of one log, and the model's loss minus each baseline's (``gap``)."""
     if all(store.has(stage=name, seed=0, model=model) for model in MODELS):
@@ -141,13 +136,14 @@ def run(name, store):
         told[label] = make().fit(train, validation=valid, **options).predict(test)
         seconds[label] = round(time.perf_counter() - begun, 1)
     clicked = test.impressions["clicked"].to_numpy(float)
-    loss = {label: click_losses(clicked, effects["ctr"].to_numpy()) for label, effects in told.items()}
+    rates = {label: np.clip(effects["ctr"].to_numpy(), 1e-9, 1 - 1e-9) for label, effects in told.items()}
+    lost = {label: loss(clicked, rate) for label, rate in rates.items()}
     about = {"rows": len(market.impressions), "rate": clicked.mean()}
     for label, effects in told.items():
         found = score(test, effects, n_resamples=1).set_index("metric")["value"]
         part = {metric: found[metric] for metric in METRICS} | about
         if label != "vaecm":
-            gap = bootstrap_interval(loss["vaecm"] - loss[label], np.arange(len(clicked)), n_resamples=1_000)
+            gap = bootstrap_interval(lost["vaecm"] - lost[label], np.arange(len(clicked)), n_resamples=1_000)
             part |= {"gap": gap.value, "gap_low": gap.low, "gap_high": gap.high}
         store.add(stage=name, seed=0, model=label, seconds=seconds[label], parts={"all": part})
     print(name, {label: round(float(x["ctr"].mean()), 4) for label, x in told.items()}, flush=True)

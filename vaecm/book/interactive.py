@@ -18,11 +18,8 @@ from PIL import Image
 from vaecm.options import refuse
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # the first of the figures' colours
-PROMISES = (
-    COLORS[1],
-    COLORS[0],
-    "gray",
-)  # what a model promises, what is paid, what the best order would pay
+# What a model promises, what is paid, what the best order would pay.
+PROMISES = (COLORS[1], COLORS[0], "gray")
 STYLE = """
 .vaecm-try { max-width: 46rem; margin: 1rem 0; }
 .vaecm-try svg { width: 100%; height: auto; border: 1px solid rgba(128, 128, 128, 0.4); border-radius: 6px; }

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 
 from benchmarks import peak_gib, write
 
 STAGES = ("simulate", "lightgbm", "dcn", "din", "vaecm", "latency")
-ROWS, REPEATS = (1, 100, 10_000), 15
+ROWS, REPEATS, CANDIDATES = (1, 100, 10_000), 15, 100
 
 
 def measure(stage, impressions, seed, folder):
@@ -70,7 +71,37 @@ def latency(model, market):
         if rows == ROWS[0]:
             found["first prediction"] = round(times[0], 4)
         found[f"{rows} rows" if rows > 1 else "1 row"] = round(statistics.median(times[1:]), 4)
-    return found
+    asked = [request(market, row, model.state["until"]) for row in late[:: len(late) // REPEATS][:REPEATS]]
+    times = []
+    for part in asked:
+        start = time.perf_counter()
+        model.predict(part)
+        times.append(time.perf_counter() - start)
+    return found | {f"{CANDIDATES} candidates of one user": round(statistics.median(times), 4)}
+
+
+def request(market, row, until):
+    """What a server sends at an impression: candidates, and of this user alone what happened since the last fit."""
+    import numpy as np
+    import pandas as pd
+
+    seen = market.impressions.iloc[[row]]
+    user, now = seen["user_id"].iloc[0], seen["time"].iloc[0]
+    online = np.flatnonzero((market.contents["published_at"] < now).to_numpy())
+    some = np.sort(np.random.default_rng(row).choice(online, CANDIDATES, replace=False))
+    rows = seen[["user_id", "time", "position"]].iloc[np.zeros(CANDIDATES, int)].reset_index(drop=True)
+    ids = market.contents["content_id"]
+    rows = rows.assign(impression_id=np.arange(CANDIDATES), content_id=ids.to_numpy()[some])
+    since = {"log": market.past, "events": market.events}
+    for name, table in since.items():
+        own = (table["user_id"] == user) & (table["time"] < now)
+        since[name] = table[own & (table["time"] > pd.Timestamp(until, unit="s"))].reset_index(drop=True)
+    used = np.union1d(some, np.flatnonzero(ids.isin(since["log"]["content_id"])))
+    return replace(
+        market, users=market.users[market.users["user_id"] == user].reset_index(drop=True), impressions=rows,
+        contents=market.contents.iloc[used].reset_index(drop=True), covers=market.covers[used],
+        audio=market.audio[used], truth=None, **since,
+    )  # fmt: skip
 
 
 def _model(stage, seed):

@@ -177,6 +177,14 @@ def test_columns_are_named_and_position_and_outcomes_are_not_among_them(features
     assert not [name for name in of_the_row if name.startswith(tuple(f"context_{t}" for t in told))]
 
 
+def test_the_design_does_not_hang_on_how_many_rows_are_standardised_at_once(features, monkeypatch):
+    table = features.table(parts()[0])
+    whole = features.design(table)
+    monkeypatch.setattr("vaecm.features.CHUNK", 7)
+    np.testing.assert_array_equal(features.design(table), whole)
+    assert features.design(table[:0]).shape == (0, whole.shape[1])
+
+
 def test_the_design_is_standardised_over_training(features):
     table = features.table(parts()[0])
     z = features.design(table)

@@ -232,7 +232,7 @@ def shop():
 def test_an_item_looks_like_the_mean_of_its_contents(learned, last):
     rows = np.arange(len(last.contents))
     ids, looks = learned.item_looks(last, rows)
-    one = ids[7]
+    one = ids.names[7]
     own = np.flatnonzero(learned.item_ids(last) == one)
     each = np.hstack([learned.contents(last, own).mean, learned.features.summary(last, own)])
     np.testing.assert_allclose(looks[7], each.mean(axis=0), atol=1e-5)
@@ -241,7 +241,7 @@ def test_an_item_looks_like_the_mean_of_its_contents(learned, last):
 
 def test_events_on_contents_newer_than_training_show_what_they_look_like(shop):
     representation, market = shop
-    new = np.setdiff1d(representation.item_ids(market), representation.catalogue)
+    new = np.setdiff1d(representation.item_ids(market), representation.catalogue.names)
     assert len(new)
     user, second = market.user_rows[0], int(market.impressions["time"].max().timestamp())
     events = pd.DataFrame(

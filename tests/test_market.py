@@ -305,6 +305,20 @@ def test_contents_have_the_attributes_of_their_products(market):
     assert replace(market, products=None).content_table().columns.tolist() == market.contents.columns.tolist()
 
 
+def test_a_settled_market_joins_its_tables_once_and_the_market_itself_sees_every_change(market):
+    settled = market.settled()
+    assert settled.content_table() is settled.content_table()
+    pd.testing.assert_frame_equal(settled.content_table(), market.content_table())
+    market.contents["price"] = [1.0, 2.0, 3.0, 4.0]
+    assert market.content_table()["price"].tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert replace(settled, contents=market.contents).content_table()["price"].tolist() == [
+        1.0,
+        2.0,
+        3.0,
+        4.0,
+    ]
+
+
 def test_half_a_character_is_described_and_refused_by_save_alone(market, tmp_path):
     """As JSON files hold it; no encoding can write it."""
     odd = pd.Series(["\ud800", "a", "b", None], dtype=object)

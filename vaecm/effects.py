@@ -206,6 +206,7 @@ def train_network(
 TREES = {
     "objective": "binary", "learning_rate": 0.07, "max_bin": 63, "num_leaves": 15, "min_child_samples": 400,
     "feature_fraction": 0.4, "lambda_l2": 5.0, "verbosity": -1, "deterministic": True, "force_row_wise": True,
+    "bin_construct_sample_cnt": 75_000,
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ TOKEN = re.compile(rf"[{CJK}]+|[^\W_{CJK}]+(?:[-'’][^\W_{CJK}]+)*")
 LEVELS = 60  # most classes of a column that get a column of their own; rarer ones share none
 KNOTS = 6  # quantiles at which the response to a number may bend
 LEARNED_FROM = 50_000  # impressions that scales are learned from
+CHUNK = 10_000  # rows that are standardised at once, in 64 bits
 REACH = 6.0  # standard deviations beyond which a value counts no further
 DAY = 86_400
 TOPICS = 24  # numbers that sum up the titles, and as many for each kind of own vectors
@@ -330,11 +331,14 @@ class Features:
 
     def design(self, table: pd.DataFrame) -> np.ndarray:
         """The table standardised, gaps as 0, and a column of presence for each column with gaps: (B, D) float32."""
-        x = table[self.names].to_numpy() if self.names else table.to_numpy()
-        missing = np.isnan(x)
-        z = np.clip((x - self.scale["mean"]) / self.scale["sd"], -REACH, REACH)
-        z = np.where(missing, 0, z)
-        return np.hstack([z, 1.0 - missing[:, self.scale["gaps"]]]).astype(np.float32)
+        table, mean, sd = table[self.names] if self.names else table, self.scale["mean"], self.scale["sd"]
+        out = np.empty((len(table), len(mean) + len(self.scale["gaps"])), np.float32)
+        for at in range(0, len(table), CHUNK):
+            x = table.iloc[at : at + CHUNK].to_numpy()
+            missing = np.isnan(x)
+            part = np.where(missing, 0, np.clip((x - mean) / sd, -REACH, REACH))
+            out[at : at + CHUNK] = np.hstack([part, 1.0 - missing[:, self.scale["gaps"]]])
+        return out
 
     def content_inputs(self, market: Market, rows: np.ndarray) -> dict[str, np.ndarray]:
         """What the experts of a content read: name to array, zeros or NaN where it is not there.
@@ -399,7 +403,9 @@ class Features:
         )
         return np.append(code, 0)[row]  # row -1, which is missing, is the last one
 
-    def coded(self, stream: pd.DataFrame, items: ItemEmbeddings, catalogue: Sequence = ()) -> pd.DataFrame:
+    def coded(
+        self, stream: pd.DataFrame, items: ItemEmbeddings, catalogue: schema.Ids | Sequence = ()
+    ) -> pd.DataFrame:
         """A stream in numbers: user, time, action, category, dwell; rows of items (item) and catalogue (look), or -1."""
         row, found = pd.factorize(stream["item"])
         codes = {"user": stream["user"], "time": stream["time"]}
@@ -408,7 +414,7 @@ class Features:
             "category": self.codes(stream["category"]),
         }
         codes |= {"dwell": _numbers(stream["dwell"]).astype(np.float32)}
-        for name, known in (("item", items.items), ("look", np.asarray(catalogue, object))):
+        for name, known in (("item", items.index), ("look", catalogue)):
             codes[name] = np.append(schema.rows_of(found, known), -1)[row]
         return pd.DataFrame(codes)
 

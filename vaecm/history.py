@@ -224,8 +224,11 @@ def user_stream(market: Market, until: int | None = None, history: "History | No
     stream = _facts(market, lambda known, users: known <= end, coder)["events"]
     names = {dim: coder.names(dim) for dim in DIMS}
     item = "product" if len(names["product"]) > 1 else "content"
-    user = rows_of(names["user"], market.users["user_id"])[stream["user"]]
-    content = rows_of(names["content"], market.contents["content_id"])[stream["content"]]
+    rows = {}
+    for dim, table in (("user", market.users), ("content", market.contents)):
+        used, at = np.unique(stream[dim], return_inverse=True)  # a request names few of all that are known
+        rows[dim] = rows_of(names[dim][used], table[f"{dim}_id"])[at]
+    user, content = rows["user"], rows["content"]
     texts = {dim: names[dim][stream[dim]] for dim in ("action", "category", item)}
     order = np.lexsort((stream["source"] == ORDER, stream["time"], user))
     order = order[((user >= 0) & ~_doubled(stream, stream[item]))[order]]

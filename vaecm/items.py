@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from vaecm.schema import canonical, rows_of
+from vaecm.schema import Ids, canonical, rows_of
 
 TAU = 100.0  # added to the counts of each item
 LONGEST = 200  # items of a session or user that are paired: what bounds the work that a robot makes
@@ -48,6 +48,9 @@ class ItemEmbeddings:
 
     items: np.ndarray
     table: np.ndarray
+
+    def __post_init__(self):
+        self.index = Ids(self.items)
 
     @classmethod
     def learn(
@@ -86,7 +89,7 @@ class ItemEmbeddings:
     def vectors(self, ids: Sequence) -> np.ndarray:
         """Vectors of some ids (n,), NaN rows where an item is unknown or missing: (n, D) float32."""
         unknown = np.full((1, self.table.shape[1]), np.nan, np.float32)
-        return np.vstack([self.table, unknown])[rows_of(ids, self.items)]
+        return np.vstack([self.table, unknown])[rows_of(ids, self.index)]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything that was learned, by name, as `from_arrays` takes it."""

@@ -18,7 +18,7 @@ from vaecm.features import Features, joined, known_contents, moments
 from vaecm.history import DAY, request_seconds, seconds, user_stream
 from vaecm.items import ItemEmbeddings
 from vaecm.market import Market
-from vaecm.schema import canonical, rows_of
+from vaecm.schema import Ids, canonical, rows_of
 from vaecm.training import Latent, event_windows, train
 from vaecm.vae import PAUSE, SHRINK, HistoryVAE, MultimodalVAE
 
@@ -34,10 +34,10 @@ class Representation:
     history_vae : HistoryVAE
     events : DataFrame
         Coded, sorted by user and time; `user` counts rows of `users`.
-    users : array of str
-        Their ids, as `schema.canonical` writes them.
-    catalogue, looks : arrays
-        Ids of the items whose contents training knew, and the means of z and summary of these contents (n, L + K).
+    users, catalogue : Ids
+        Of training's users, and of the items whose contents training knew.
+    looks : array
+        Means of z and summary of these contents (n, L + K).
     scale : dict of arrays
         Mean and standard deviation of each of ``content``, ``user`` and ``match`` over training's impressions.
     """
@@ -63,7 +63,7 @@ class Representation:
         features.learn_events(stream[past])
         self = cls(
             features, items, content_vae(features, config, seed), history_vae(features, config, seed),
-            canonical(market.users["user_id"]), config.history_length,
+            Ids(market.users["user_id"]), config.history_length,
         )  # fmt: skip
 
         def fit(vae, inputs, steps=config.vae_steps):
@@ -108,11 +108,11 @@ class Representation:
         column = "product_id" if self.features.history.item == "product" else "content_id"
         return canonical(contents[column]) if column in contents else np.full(len(contents), None)
 
-    def item_looks(self, market: Market, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def item_looks(self, market: Market, rows: np.ndarray) -> tuple[Ids, np.ndarray]:
         """Ids of the items of some contents, and the means of z and summary of these contents: (n,) and (n, L + K)."""
         each = np.hstack([self.contents(market, rows).mean, self.features.summary(market, rows)])
         found = pd.DataFrame(each).groupby(self.item_ids(market, rows)).mean()
-        return found.index.to_numpy(object), found.to_numpy(np.float32)
+        return Ids(found.index), found.to_numpy(np.float32)
 
     def contents(self, market: Market, rows: np.ndarray) -> Latent:
         """Posterior of z of some contents: (n, L) each."""
@@ -147,7 +147,7 @@ class Representation:
         events = pd.concat([old, fresh]).sort_values(["user", "time"], kind="stable", ignore_index=True)
         return events, looks
 
-    def known_looks(self, market: Market, stream: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    def known_looks(self, market: Market, stream: pd.DataFrame) -> tuple[Ids, np.ndarray]:
         """`catalogue` and `looks`, with the contents of a stream that are newer than training."""
         if (
             self.features.history.item == "product"
@@ -158,7 +158,7 @@ class Representation:
         if not (rows >= 0).any():
             return self.catalogue, self.looks
         ids, looks = self.item_looks(market, np.sort(rows[rows >= 0]))
-        return np.append(self.catalogue, ids), np.vstack([self.looks, looks])
+        return Ids(np.append(self.catalogue.names, ids.names)), np.vstack([self.looks, looks])
 
     def states(self, events: pd.DataFrame, asked: np.ndarray) -> Latent:
         """Posterior of z after some events: (n, L) each, for row numbers `asked` of `events`."""
@@ -243,8 +243,8 @@ class Representation:
         arrays |= {f"items/{name}": array for name, array in self.items.arrays().items()}
         arrays |= {f"events/{name}": self.events[name].to_numpy() for name in self.events}
         arrays |= {f"scale/{name}": array for name, array in self.scale.items()}
-        arrays |= {"looks/ids": self.catalogue.astype(str), "looks/z": self.looks}
-        return plain, arrays | {"users/ids": self.users.astype(str)}
+        arrays |= {"looks/ids": self.catalogue.names.astype(str), "looks/z": self.looks}
+        return plain, arrays | {"users/ids": self.users.names.astype(str)}
 
     @classmethod
     def from_state(cls, plain: dict, arrays: dict[str, np.ndarray], config, seed: int) -> Representation:
@@ -259,10 +259,10 @@ class Representation:
         )
         self = cls(
             features, items, content_vae(features, config, seed), history_vae(features, config, seed),
-            parts["users"]["ids"].astype(object), config.history_length, parts["scale"],
+            Ids(parts["users"]["ids"].astype(object)), config.history_length, parts["scale"],
         )  # fmt: skip
         self.events = pd.DataFrame(parts["events"])
-        self.catalogue, self.looks = parts["looks"]["ids"].astype(object), parts["looks"]["z"]
+        self.catalogue, self.looks = Ids(parts["looks"]["ids"].astype(object)), parts["looks"]["z"]
         return self
 
     def sizes(self) -> dict[str, int]:

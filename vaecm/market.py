@@ -7,6 +7,7 @@ price a hundred times its category's, a user with hundreds of clicks in minutes)
 looks for it.
 """
 
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,8 @@ class Market:
 
     def content_table(self) -> pd.DataFrame:
         """Contents with the attributes of their products where they have none of their own; row i as `contents`."""
+        if "_content_table" in self.__dict__:
+            return self.__dict__["_content_table"]
         table, products = self.contents.reset_index(drop=True), self.products
         if products is None or not {"product_id"} <= set(table) & set(products):
             return table
@@ -145,6 +148,12 @@ class Market:
                 joined = own.where(own.notna(), joined)
             table = table.assign(**{column: joined})
         return table
+
+    def settled(self) -> "Market":
+        """The same market with `content_table` made once: for a call that asks for it often and changes no table."""
+        market = copy(self)
+        market.__dict__["_content_table"] = self.content_table()
+        return market
 
     def summary(self) -> pd.DataFrame:
         """Rows, columns, share of missing values and period of each table."""
@@ -167,32 +176,7 @@ class Market:
 
         Arrays follow, and what was noted when the files were read.
         """
-        rows = []
-        for name in TABLES:
-            table = getattr(self, name)
-            for column, (kind, why) in (
-                schema.explained_kinds(name, table, self.roles).items() if table is not None else ()
-            ):
-                values = table[column].dropna()
-                distinct = len(set(map(str, values))) if values.dtype == object else values.nunique()
-                example = schema.shown(values.iloc[0]) if len(values) else ""
-                missing = 1 - len(values) / max(1, len(table))
-                rows.append((name, column, kind, why, round(missing, 3), distinct, example))
-        arrays = {"covers": self.covers, "audio": self.audio, **(self.vectors or {})}
-        for name, array in arrays.items():
-            if array is not None:
-                empty = (
-                    np.isnan(array).all(1)
-                    if array.ndim == 2
-                    else ~array.any(axis=tuple(range(1, array.ndim)))
-                )
-                shape = f"{array.shape} {array.dtype}"
-                kind = "vector" if array.ndim == 2 else name
-                rows.append((name, "", kind, "array", round(float(empty.mean()), 3), len(array), shape))
-        rows += [("notes", "", "", note, 0.0, 0, "") for note in self.notes]
-        return pd.DataFrame(
-            rows, columns=["table", "column", "kind", "why", "missing", "distinct", "example"]
-        )
+        return schema.described(self)
 
     def select(self, rows: Any) -> "Market":
         """The same market with some of its impressions (and their truth), in their order; `past` stays whole.

@@ -27,7 +27,7 @@ from vaecm.options import refuse as refuse_options
 from vaecm.schema import canonical
 from vaecm.splits import split_by_time
 
-CHUNK = 200_000  # impressions predicted at once: what bounds the working memory
+CHUNK = 100_000  # impressions predicted at once: what bounds the working memory
 RANGES = {
     "latent_dim": (1, 512), "beta": (0.0, 100.0), "history_beta": (0.0, 100.0), "item_dim": (1, 512),
     "item_weight": (0.0, 1e4), "pixel_weight": (0.0, 1e4), "modality_dropout": (0.0, 0.95), "vae_steps": (0, 10**6),
@@ -480,6 +480,7 @@ def devices(market: Market) -> np.ndarray:
 
 def network_inputs(representation: Representation, market: Market, state: dict) -> dict[str, np.ndarray]:
     """All that an effect network reads of each impression."""
+    market = market.settled()
     table = representation.features.table(market)
     return representation.inputs(market) | {
         "table": representation.features.design(table), "place": places(market, state),

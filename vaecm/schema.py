@@ -170,6 +170,28 @@ def _comparable(value, casefold):
     return (text.casefold() if casefold else text) or None
 
 
+class Ids:
+    """Known ids as `canonical` writes them: `rows_of` finds rows in it without reading them anew.
+
+    Attributes
+    ----------
+    names : array of str
+
+    Examples
+    --------
+    >>> rows_of([12.0, "x", None], Ids(["x", "12", "x"])).tolist()
+    [1, 0, -1]
+    """
+
+    def __init__(self, ids: Any):
+        self.names = canonical(ids)
+        self.rows = np.flatnonzero(~pd.Series(self.names).duplicated().to_numpy() & (self.names != None))  # noqa: E711
+        self.index = pd.Index(self.names[self.rows], dtype=object)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 def rows_of(ids: Any, known: Any) -> np.ndarray:
     """Row in `known` of each id; -1 where it is not there or missing.
 
@@ -178,6 +200,7 @@ def rows_of(ids: Any, known: Any) -> np.ndarray:
     Parameters
     ----------
     ids, known : Series, arrays or lists of ids, of n and k values
+        `known` may be `Ids`, where it is asked again and again.
 
     Returns
     -------
@@ -188,13 +211,13 @@ def rows_of(ids: Any, known: Any) -> np.ndarray:
     >>> rows_of(pd.Series([12.0, None, 7]), pd.Series(["7", "12"])).tolist()
     [1, -1, 0]
     """
-    ours, theirs = _whole_numbers(ids), _whole_numbers(known)
-    if ours is not None and theirs is not None:
-        return _rows_of_numbers(*ours, *theirs)
-    names = canonical(known)
-    rows = np.flatnonzero(~pd.Series(names).duplicated().to_numpy() & (names != None))  # noqa: E711
-    found = pd.Index(names[rows], dtype=object).get_indexer(pd.Index(canonical(ids), dtype=object))
-    return np.where(found >= 0, rows[found] if len(rows) else -1, -1).astype(np.int64)
+    if not isinstance(known, Ids):
+        ours, theirs = _whole_numbers(ids), _whole_numbers(known)
+        if ours is not None and theirs is not None:
+            return _rows_of_numbers(*ours, *theirs)
+        known = Ids(known)
+    found = known.index.get_indexer(pd.Index(canonical(ids), dtype=object))
+    return np.append(known.rows, -1)[found]
 
 
 def _whole_numbers(values):
@@ -650,6 +673,32 @@ def early_impressions(impressions: pd.DataFrame, contents: pd.DataFrame) -> np.n
         return np.zeros(len(impressions), bool)
     born = np.append(born.to_numpy(), np.datetime64("NaT"))
     return times.to_numpy() < born[rows_of(impressions["content_id"], contents["content_id"])]
+
+
+def described(market: Any) -> pd.DataFrame:
+    """Every column, array and note of a market: table, column, kind, why, missing, distinct, example."""
+    rows = []
+    for name in TABLES:
+        table = getattr(market, name)
+        for column, (kind, why) in (
+            explained_kinds(name, table, market.roles).items() if table is not None else ()
+        ):
+            values = table[column].dropna()
+            distinct = len(set(map(str, values))) if values.dtype == object else values.nunique()
+            example = shown(values.iloc[0]) if len(values) else ""
+            missing = 1 - len(values) / max(1, len(table))
+            rows.append((name, column, kind, why, round(missing, 3), distinct, example))
+    arrays = {"covers": market.covers, "audio": market.audio, **(market.vectors or {})}
+    for name, array in arrays.items():
+        if array is not None:
+            empty = (
+                np.isnan(array).all(1) if array.ndim == 2 else ~array.any(axis=tuple(range(1, array.ndim)))
+            )
+            shape = f"{array.shape} {array.dtype}"
+            kind = "vector" if array.ndim == 2 else name
+            rows.append((name, "", kind, "array", round(float(empty.mean()), 3), len(array), shape))
+    rows += [("notes", "", "", note, 0.0, 0, "") for note in market.notes]
+    return pd.DataFrame(rows, columns=["table", "column", "kind", "why", "missing", "distinct", "example"])
 
 
 # --- the rules of Market.check ----------------------------------------------------------------------------

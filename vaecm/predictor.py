@@ -237,9 +237,11 @@ class EffectPredictor:
         return self._predict(market, draws, level)
 
     def _predict(self, market: Market, draws: int, level: float) -> pd.DataFrame:
-        if (n := len(market.impressions)) > CHUNK:
-            at = np.arange(n) // CHUNK
-            return pd.concat([self._predict(market.select(at == k), draws, level) for k in range(at[-1] + 1)])
+        if (n := len(market.impressions)) > CHUNK:  # user by user, so that each history is read once
+            part = np.empty(n, int)
+            part[np.argsort(market.user_rows, kind="stable")] = np.arange(n) // CHUNK
+            found = [self._predict(market.select(part == k), draws, level) for k in range(part.max() + 1)]
+            return pd.concat(found).iloc[np.argsort(np.argsort(part, kind="stable"))]
         inputs = network_inputs(self.representation, market, self.state)
         heads = outputs(self.networks, self.voters, inputs)
         drawn = [heads]

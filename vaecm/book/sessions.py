@@ -24,7 +24,7 @@ import pandas as pd
 from keras import ops
 from scipy.stats import t
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from vaecm import losses
 from vaecm.experts import Expert, TableExpert
@@ -417,20 +417,10 @@ def ridge(x, y, seed=0, strengths=(0.001, 0.003, 0.01, 0.1), folds=4):
     folds = min(folds, int(np.bincount(y, minlength=2).min()))
     if folds < 2:
         return LogisticRegression(C=min(strengths), max_iter=500).fit(x, y)
-    split = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y))
-    losses_by_strength = []
-    for C in strengths:
-        total = 0.0
-        for inside, outside in split:
-            p = (
-                LogisticRegression(C=C, max_iter=500)
-                .fit(x[inside], y[inside])
-                .predict_proba(x[outside])[:, 1]
-            )
-            p = np.clip(np.where(y[outside] == 1, p, 1 - p), 1e-7, 1)
-            total -= np.log(p).sum()
-        losses_by_strength.append(total)
-    return LogisticRegression(C=strengths[int(np.argmin(losses_by_strength))], max_iter=500).fit(x, y)
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    plain = LogisticRegression(max_iter=500)
+    search = GridSearchCV(plain, {"C": list(strengths)}, scoring="neg_log_loss", cv=split)
+    return search.fit(x, y).best_estimator_
 
 
 def scored(

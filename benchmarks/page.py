@@ -204,7 +204,8 @@ def compress(result):
 
 def speed(result):
     rows = {name: {**s["seconds"], "peak GiB": s["peak_gib"]} for name, s in result["stages"].items()}
-    yield "Seconds of each step, and peak memory, each row in a fresh process.", pd.DataFrame(rows).T
+    words = "Seconds of each step, and peak memory, each row in a fresh process. Requests of some rows have the whole "
+    yield words + "log attached, that of one user has this user's rows since the fit.", pd.DataFrame(rows).T
     yield "Ratios and rates.", pd.DataFrame({"value": {**result["ratios"], **result["rates"]}})
 
 
@@ -229,6 +230,16 @@ def scale(result):
     words = "Effects of a Parquet data set, part by part, by two workers: memory hardly grows with the rows. "
     words += f"A fact of the past that every worker holds takes {result['bytes_of_a_fact']:.0f} bytes."
     yield words, pd.DataFrame(rows).set_index("rows")
+    if "fit" in result:
+        fit = result["fit"]
+        row = {
+            "rows": f"{fit['rows']:,}", "rows held at once": f"{fit['held at once']:,}", "minutes": fit["seconds"] / 60,
+            "prepared rows, GB": fit["prepared_bytes"] / 1e9, "peak GiB": fit["peak_gib"],
+            "log-loss": fit["log_loss"], "of the mean rate": fit["log_loss_of_the_mean_rate"],
+        }  # fmt: skip
+        words = "A fit whose network reads all rows from disk, in one process (`scale.fit`, a small model, one pass). "
+        words += "The log-loss is of rows that it saw under other users' names: it shows that something was learned."
+        yield words, pd.DataFrame([row]).set_index("rows")
     words = "One effect network after the same steps: largest difference of a weight to this process's, rows learned "
     words += "from a second, and seconds from the death of a worker to the next step."
     yield words, pd.DataFrame(result.get("training", [])).rename(columns=WORKERS).set_index("who trains")

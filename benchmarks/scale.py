@@ -1,9 +1,10 @@
 """Past one process: two workers against one, a worker that is killed, and the memory of predictions by part.
 
-``python -m benchmarks.scale --rows 100000 1000000``; ten million take an hour on two cores. Needs Ray.
+``python -m benchmarks.scale --rows 100000 1000000 10000000``, and then ``--fit 10000000``. Needs Ray.
 """
 
 import argparse
+import json
 import os
 import signal
 import tempfile
@@ -16,37 +17,45 @@ import numpy as np
 import pandas as pd
 
 import vaecm
-from benchmarks import write
+from benchmarks import RESULTS, peak_gib, write
 from vaecm import parallel, scale
 from vaecm.effects import EffectNetwork
 from vaecm.predictor import network_inputs, targets
 
 IMPRESSIONS, PART = 20_000, 50_000  # of the market that is repeated; of a part
+BLOCK, SAMPLE = 25, 4  # copies of it that are written at once; parts that a fit holds
 STEPS, WARM, EVERY, KILLED = 150, 30, 50, 120
 SMALL = {"vae_steps": 20, "epochs": 1, "ensemble": 1, "trees": False}
 
 
-def repeated(market, until, times):
-    """The market again and again with other users, later, and before anything is known of its outcomes."""
+def asked_later(market, until):
+    """The market later, when nothing is known that training did not know."""
     outcomes = ["clicked", "converted", "converted_at", "sales"]
     shown = market.impressions.drop(columns=outcomes)
     later = pd.Timestamp(until, unit="s") - shown["time"].min() + pd.Timedelta("1D")
     shown = shown.assign(time=shown["time"] + later)
-    for k in range(times):
-        tables = {"impressions": shown, "users": market.users, "events": market.events}
-        for name, table in tables.items():
+    events = market.events[market.events["time"] <= pd.Timestamp(until, unit="s")]
+    return replace(market, impressions=shown, events=events, truth=None, factors=None, oracle=None)
+
+
+def repeated(market, times):
+    """The market again and again with other users, `BLOCK` times at once."""
+    for start in range(0, times, BLOCK):
+        tables, copies = {}, range(start, times)[:BLOCK]
+        for name in ("impressions", "users", "events"):
+            table = getattr(market, name)
             ids = [c for c in ("user_id", "impression_id", "request_id") if c in table]
-            tables[name] = table.assign(**{c: table[c] + k * 10**8 for c in ids})
+            more = [table.assign(**{c: table[c] + k * 10**8 for c in ids}) for k in copies]
+            tables[name] = pd.concat(more, ignore_index=True)
         yield replace(market, **tables, truth=None, factors=None, oracle=None)
 
 
 def predictions(predictor, market, rows, folder):
     """Seconds, rows a second and greatest memory of one worker, for each number of rows."""
-    found = []
+    found, market = [], asked_later(market, predictor.representation.features.history.until)
     for n in rows:
         data = folder / f"data-{n}"
-        tiles = repeated(market, predictor.representation.features.history.until, max(1, n // IMPRESSIONS))
-        scale.write_parts(tiles, data, max(1, n // PART))
+        scale.write_parts(repeated(market, max(1, n // IMPRESSIONS)), data, max(1, n // PART))
         began = time.perf_counter()
         told = scale.predict(folder / "predictor", data, folder / f"out-{n}", workers=2)
         row = {"rows": int(told["rows"].sum()), "parts": len(told), "seconds": time.perf_counter() - began}
@@ -55,6 +64,27 @@ def predictions(predictor, market, rows, folder):
         row["dataset_bytes"] = sum(file.stat().st_size for file in data.rglob("*.parquet"))
         found.append({name: round(float(value), 3) for name, value in row.items()})
         print(found[-1], flush=True)
+    return found
+
+
+def out_of_core(market, rows, folder):
+    """A fit whose network reads labelled rows from disk, in this process alone: seconds, bytes, and the peak in GiB."""
+    scale.write_parts(repeated(market, rows // IMPRESSIONS), folder / "data", rows // PART)
+    began = time.perf_counter()
+    model = scale.fit(folder / "data", folder / "fit", vaecm.ModelConfig(**SMALL), workers=0, sample=SAMPLE)
+    found = {
+        "rows": rows,
+        "parts": rows // PART,
+        "held at once": SAMPLE * PART,
+        "seconds": time.perf_counter() - began,
+    }
+    found["prepared_bytes"] = sum(file.stat().st_size for file in (folder / "fit" / "arrays").rglob("*"))
+    found["peak_gib"], late = peak_gib(), vaecm.split_by_time(market, (0.9, 0.1))[1]
+    clicked, rate = late.impressions["clicked"].to_numpy(float), market.impressions["clicked"].mean()
+    told = model.predict(late)["ctr"].to_numpy()
+    for name, p in (("log_loss", told), ("log_loss_of_the_mean_rate", np.full(len(told), rate))):
+        found[name] = float(-np.mean(np.log(np.where(clicked == 1, p, 1 - p))))
+    print(found, flush=True)
     return found
 
 
@@ -98,6 +128,9 @@ def training(predictor, market, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument(
+        "--fit", type=int, help="only fit so many rows from disk, and add that to what is stored"
+    )
     parser.add_argument("--note", default="", help="what else the machine was doing")
     args = parser.parse_args()
     market = vaecm.simulate_market(
@@ -106,6 +139,11 @@ def main():
     train, valid, test = vaecm.split_by_time(market, (0.7, 0.1, 0.2))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if args.fit:
+            before = json.loads((RESULTS / "scale.json").read_text())
+            kept = {name: before[name] for name in before if name not in ("measured", "machine")}
+            write("scale", kept | {"fit": out_of_core(market, args.fit, folder)})
+            return
         predictor = vaecm.EffectPredictor(vaecm.ModelConfig(**SMALL), seed=0)
         predictor.fit(train, validation=valid, verbose=False)
         predictor.save(folder / "predictor")

@@ -144,6 +144,18 @@ def test_without_outcomes_after_training_nothing_is_held_of_others(saved, tmp_pa
     pd.testing.assert_frame_equal(found, in_order(whole), rtol=1e-4, atol=1e-6)
 
 
+def test_of_rows_with_and_without_an_outcome_only_the_first_are_facts(tmp_path):
+    market, until = clear_log(), fitted().state["until"]
+    half = np.arange(len(market.impressions)) % 2 == 0
+    log = market.impressions.assign(clicked=market.impressions["clicked"].mask(half))
+    scale.write_parts(replace(market, impressions=log), tmp_path / "d", 3)
+    facts = scale.facts_since(tmp_path / "d", until)["impressions"]
+    late = market.impressions["time"] > pd.Timestamp(until, unit="s")
+    late |= market.impressions["converted_at"] > pd.Timestamp(until, unit="s")
+    assert len(facts) == (late & ~half).sum() > 0
+    assert facts["clicked"].notna().all()
+
+
 def test_a_prediction_goes_on_and_refuses_another_one(saved, dataset, tmp_path):
     since = parts()[2].impressions["time"].min()
     told = scale.predict(saved, dataset, tmp_path / "out", workers=0, since=since)
@@ -364,21 +376,19 @@ def test_the_chapter_shows_what_the_benchmark_stored():
     file = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "growth.json"
     runs = [run for run in json.loads(file.read_text())["runs"] if run["stage"] == "vaecm"]
     stored = [
-        [run["impressions"], *(run["steps"][step]["processor_seconds"] for step in scaling.MEASURED.columns[1:4]),
-         run["peak_gib"]]
+        [run["impressions"], run["users"], run["contents"],
+         *(run["steps"][step]["processor_seconds"] for step in scaling.MEASURED.columns[3:6]), run["peak_gib"]]
         for run in runs
     ]  # fmt: skip
     np.testing.assert_allclose(scaling.MEASURED.to_numpy(), stored)
     stored = json.loads((file.parent / "scale.json").read_text())
     names = ("rows", "parts", "first_peak_gib", "peak_gib")
-    np.testing.assert_allclose(
-        scaling.PREDICTED.to_numpy(), [[row[name] for name in names] for row in stored["predictions"]]
-    )
+    rows = [
+        [*(row[name] for name in names), round(row["rows"] / row["seconds"])] for row in stored["predictions"]
+    ]
+    np.testing.assert_allclose(scaling.PREDICTED.to_numpy(), rows)
     names = ("largest_gap_of_weights", "rows_per_second")
     np.testing.assert_allclose(
         scaling.TRAINED.iloc[:, 1:].to_numpy(),
         [[row[name] for name in names] for row in stored["training"][:3]],
     )
-    speed = json.loads((file.parent / "speed.json").read_text())
-    assert scaling.CHECK["impressions"] == speed["settings"]["impressions"]
-    assert scaling.CHECK["peak_gib"] == speed["stages"]["vaecm"]["peak_gib"]

@@ -166,10 +166,12 @@ def facts_since(folder: str | Path, until: int) -> dict[str, pd.DataFrame]:
         known = pads.field("time") > after
         if "converted_at" in data.schema.names:
             known |= pads.field("converted_at") > after
+        if name == "impressions":  # without an outcome it is no fact, and need not be read
+            known &= (
+                pads.field("clicked").is_valid() if "clicked" in data.schema.names else pads.scalar(False)
+            )
         columns = [column for column in FACTS if column in data.schema.names]
-        table = data.to_table(columns=columns, filter=known).to_pandas()
-        outcome = name == "events" or ("clicked" in table and table["clicked"].notna().any())
-        found[name] = table if outcome else table.iloc[:0]  # an impression without an outcome is no fact
+        found[name] = data.to_table(columns=columns, filter=known).to_pandas()
     return found
 
 

@@ -10,13 +10,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-# What `python -m benchmarks.growth` stored: impressions, processor seconds of each step, and the peak in GiB.
+# What `python -m benchmarks.growth` stored: the market, processor seconds of each step, and the peak in GiB.
 MEASURED = pd.DataFrame(
     [
-        (30_000, 2.45, 160.34, 2.57, 1.48),
-        (100_000, 3.13, 238.79, 8.11, 2.01),
+        (30_000, 2_000, 1_500, 1.62, 130.56, 2.63, 1.46),
+        (100_000, 2_000, 1_515, 2.41, 159.7, 4.52, 1.88),
+        (1_000_000, 20_000, 15_151, 6.69, 597.58, 80.37, 6.42),
     ],
-    columns=["impressions", "simulate", "fit", "predict", "peak_gib"],
+    columns=["impressions", "users", "contents", "simulate", "fit", "predict", "peak_gib"],
 )
 
 
@@ -24,10 +25,11 @@ MEASURED = pd.DataFrame(
 # of them held after its first part, and after all.
 PREDICTED = pd.DataFrame(
     {
-        "rows": [100_000, 1_000_000],
-        "parts": [2, 20],
-        "first part, GiB": [1.407, 1.534],
-        "all parts, GiB": [1.45, 1.599],
+        "rows": [100_000, 1_000_000, 10_000_000],
+        "parts": [2, 20, 200],
+        "first part, GiB": [1.197, 1.243, 1.348],
+        "all parts, GiB": [1.31, 1.439, 1.531],
+        "rows a second": [3360, 20301, 35760],
     }
 )
 # And of training on the same shares: the largest difference of any weight from this process's, and rows a second.
@@ -35,10 +37,9 @@ TRAINED = pd.DataFrame(
     {
         "workers": ["none, this process", "one", "two"],
         "largest difference of weights": [0.0, 0.0, 0.0],
-        "rows a second": [7_014, 3_699, 4_558],
+        "rows a second": [29119, 24851, 20571],
     }
 )
-CHECK = {"impressions": 200_000, "peak_gib": 2.92}  # stored by `python -m benchmarks.speed`
 
 
 class Line(NamedTuple):

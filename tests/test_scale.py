@@ -387,6 +387,10 @@ def test_the_chapter_shows_what_the_benchmark_stored():
         [*(row[name] for name in names), round(row["rows"] / row["seconds"])] for row in stored["predictions"]
     ]
     np.testing.assert_allclose(scaling.PREDICTED.to_numpy(), rows)
+    fit = stored["fit"]
+    told = [fit["seconds"] / 60, fit["prepared_bytes"] / 1e9, fit["peak_gib"]]
+    np.testing.assert_allclose(scaling.FITTED.iloc[2:].astype(float), told, atol=0.05)
+    assert scaling.FITTED.iloc[:2].tolist() == [fit["rows"], fit["held at once"]]
     names = ("largest_gap_of_weights", "rows_per_second")
     np.testing.assert_allclose(
         scaling.TRAINED.iloc[:, 1:].to_numpy(),

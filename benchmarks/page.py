@@ -238,7 +238,7 @@ def scale(result):
             "log-loss": fit["log_loss"], "of the mean rate": fit["log_loss_of_the_mean_rate"],
         }  # fmt: skip
         words = "A fit whose network reads all rows from disk, in one process (`scale.fit`, a small model, one pass). "
-        words += "The peak counts prepared rows too, which the system maps from disk and may drop when others need memory. "
+        words += "The peak counts prepared rows too; they are mapped from disk, and dropped when others need memory. "
         words += "The log-loss is of rows that it saw under other users' names: it shows that something was learned."
         yield words, pd.DataFrame([row]).set_index("rows")
     words = "One effect network after the same steps: largest difference of a weight to this process's, rows learned "

@@ -18,6 +18,7 @@ import pandas as pd
 
 import vaecm
 from benchmarks import RESULTS, peak_gib, write
+from benchmarks.gates import loss
 from vaecm import parallel, scale
 from vaecm.effects import EffectNetwork
 from vaecm.predictor import network_inputs, targets
@@ -35,7 +36,7 @@ def asked_later(market, until):
     later = pd.Timestamp(until, unit="s") - shown["time"].min() + pd.Timedelta("1D")
     shown = shown.assign(time=shown["time"] + later)
     events = market.events[market.events["time"] <= pd.Timestamp(until, unit="s")]
-    return replace(market, impressions=shown, events=events, truth=None, factors=None, oracle=None)
+    return replace(market, impressions=shown, events=events, truth=None)
 
 
 def repeated(market, times):
@@ -83,7 +84,7 @@ def out_of_core(market, rows, folder):
     clicked, rate = late.impressions["clicked"].to_numpy(float), market.impressions["clicked"].mean()
     told = model.predict(late)["ctr"].to_numpy()
     for name, p in (("log_loss", told), ("log_loss_of_the_mean_rate", np.full(len(told), rate))):
-        found[name] = float(-np.mean(np.log(np.where(clicked == 1, p, 1 - p))))
+        found[name] = float(np.mean(loss(clicked, p)))
     print(found, flush=True)
     return found
 
@@ -139,15 +140,16 @@ def main():
     train, valid, test = vaecm.split_by_time(market, (0.7, 0.1, 0.2))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        before = json.loads((RESULTS / "scale.json").read_text())
         if args.fit:
-            before = json.loads((RESULTS / "scale.json").read_text())
             kept = {name: before[name] for name in before if name not in ("measured", "machine")}
             write("scale", kept | {"fit": out_of_core(market, args.fit, folder)})
             return
         predictor = vaecm.EffectPredictor(vaecm.ModelConfig(**SMALL), seed=0)
         predictor.fit(train, validation=valid, verbose=False)
         predictor.save(folder / "predictor")
-        found = {"settings": {"impressions": IMPRESSIONS, "part": PART, "model": SMALL, "note": args.note}}
+        settings = {"impressions": IMPRESSIONS, "part": PART, "model": SMALL, "note": args.note}
+        found = {"fit": before["fit"], "settings": settings}
         found["predictions"] = predictions(predictor, market, sorted(args.rows), folder)
         facts = vaecm.Market(test.users, test.contents, test.impressions, events=test.events)
         scale.write_parts(facts, folder / "facts", 2)

@@ -60,24 +60,23 @@ def latency(model, market):
     last = np.arange(n) >= n - min(20_000, n // 5)
     late = np.flatnonzero(last)
     for rows in ROWS:
-        times = []
-        for k in range(REPEATS + 1):
-            some = np.zeros(n, bool)
-            some[np.roll(late, -k * rows)[:rows]] = True
-            part = market.select(some)
-            start = time.perf_counter()
-            model.predict(part)
-            times.append(time.perf_counter() - start)
+        parts = (np.isin(np.arange(n), np.roll(late, -k * rows)[:rows]) for k in range(REPEATS + 1))
+        times = waits(model, map(market.select, parts))
         if rows == ROWS[0]:
             found["first prediction"] = round(times[0], 4)
         found[f"{rows} rows" if rows > 1 else "1 row"] = round(statistics.median(times[1:]), 4)
-    asked = [request(market, row, model.state["until"]) for row in late[:: len(late) // REPEATS][:REPEATS]]
+    asked = (request(market, row, model.state["until"]) for row in late[:: len(late) // REPEATS][:REPEATS])
+    return found | {f"{CANDIDATES} candidates of one user": round(statistics.median(waits(model, asked)), 4)}
+
+
+def waits(model, markets):
+    """Seconds that the prediction of each market takes, its making not counted."""
     times = []
-    for part in asked:
+    for market in markets:
         start = time.perf_counter()
-        model.predict(part)
+        model.predict(market)
         times.append(time.perf_counter() - start)
-    return found | {f"{CANDIDATES} candidates of one user": round(statistics.median(times), 4)}
+    return times
 
 
 def request(market, row, until):

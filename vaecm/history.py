@@ -226,7 +226,7 @@ def user_stream(market: Market, until: int | None = None, history: "History | No
     item = "product" if len(names["product"]) > 1 else "content"
     rows = {}
     for dim, table in (("user", market.users), ("content", market.contents)):
-        used, at = np.unique(stream[dim], return_inverse=True)  # a request names few of all that are known
+        at, used = pd.factorize(stream[dim])  # a request names few of all that are known
         rows[dim] = rows_of(names[dim][used], table[f"{dim}_id"])[at]
     user, content = rows["user"], rows["content"]
     texts = {dim: names[dim][stream[dim]] for dim in ("action", "category", item)}

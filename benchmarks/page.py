@@ -19,8 +19,11 @@ HEAD = """# Benchmarks
 
 Some numbers take too long for a chapter. They are measured by the scripts in the folder `benchmarks`, stored as JSON with
 the machine and the versions they ran on, and shown here. `make bench` measures all of them again; the command above each
-table measures one. Brackets hold 95 % intervals, Student's over the seeds. Seconds depend on the machine and on what else
-it did: trust ratios.
+table measures one. Seconds depend on the machine and on what else it did: trust ratios.
+
+`vaecm` is the book's model. Brackets hold 95 % intervals: Student's over the seeds or folds, unless a table says
+otherwise. Few seeds make them wide, and an end can lie beyond what is possible, as a share above 1. The share of the way
+is 0 for the best rival of a market and 1 for its true rates. [The glossary](glossary.md) explains the measures.
 
 "Untuned" marks rivals with their default settings, where no search of settings was made.
 
@@ -41,7 +44,7 @@ TITLES = {
 
 EACH = {"ctr_log_loss_share": "share of the way in clicks", "ctr_ece": "calibration error of clicks"}
 WORDS = {
-    "epochs_needed": "epochs needed", "share_of_wall_time": "share of the clock time",
+    "epochs_needed": "epochs needed", "parameters": "weights", "share_of_wall_time": "share of the clock time",
     "share_of_cpu_time": "share of the processor time", "target": "target, nats",
     "latent_dim": "latent dimensions", "negative_elbo": "negative ELBO, nats",
     "importance_weighted": "negative importance-weighted bound, nats", "kl": "KL term, nats",
@@ -98,6 +101,9 @@ def protocol(result):
         "pictures": "A market of real pictures and headlines that was written apart from the simulator",
     }
     for stage, world in worlds.items():
+        if not any(row["stage"] == stage and row["model"] == "vaecm" for row in rows):
+            continue  # rivals alone, which another section shows
+        unit = "seed" if stage == "kuairand" else "market"
         for part, words in PARTS.items():
             table = tables.table_of(rows, stage, part, metrics=(*tables.SHOWN, "coverage"))
             table = table[~table.index.str.contains(OTHERS)]
@@ -106,7 +112,7 @@ def protocol(result):
             table = tables.table_of(rows, stage, part, reference="LightGBM")
             table = table[~table.index.str.contains(OTHERS)].rename(columns=TITLES)
             if len(table):
-                yield f"The same minus LightGBM's, paired by market. {words}.", table
+                yield f"The same minus LightGBM's, paired by {unit}. {words}.", table
             share = tables.share_table(rows, part, stage)
             if len(share) and stage != "kuairand":
                 share = share[~share.index.str.contains(OTHERS)].rename(columns=TITLES)
@@ -127,7 +133,7 @@ def protocol(result):
         yield "The same on KuaiRand-Pure.", grid
     lost = tables.parts_table(rows)
     if len(lost):
-        words = "What each part is worth: log-loss of clicks without it minus the whole model's, paired by market. Above "
+        words = "What each part is worth: log-loss of clicks without it minus the whole model's, paired by seed. Above "
         yield words + "zero the part pays.", lost
     if result["tuned"]:
         found = {
@@ -203,10 +209,21 @@ def compress(result):
 
 
 def speed(result):
-    rows = {name: {**s["seconds"], "peak GiB": s["peak_gib"]} for name, s in result["stages"].items()}
+    rows = {
+        STEPS.get(name, name): {**s["seconds"], "peak GiB": s["peak_gib"]}
+        for name, s in result["stages"].items()
+    }
     words = "Seconds of each step, and peak memory, each row in a fresh process. Requests of some rows have the whole "
     yield words + "log attached, that of one user has this user's rows since the fit.", pd.DataFrame(rows).T
-    yield "Ratios and rates.", pd.DataFrame({"value": {**result["ratios"], **result["rates"]}})
+    values = {**result["ratios"], **result["rates"]}
+    names = [re.sub(r"\w+$", lambda last: STEPS.get(last[0], last[0]), name) for name in values]
+    yield "Ratios of seconds, and rows a second.", pd.DataFrame({"value": [*values.values()]}, names)
+
+
+STEPS = {
+    "simulate": "simulation alone", "lightgbm": "LightGBM", "dcn": "DCN-v2", "din": "DIN",
+    "latency": "requests to a saved vaecm",
+}  # fmt: skip
 
 
 def growth(result):
@@ -302,19 +319,13 @@ def _labels(part):
 
 SECTIONS = {
     "protocol": ("Rivals", protocol),
-    "parts": (
-        "A market of real pictures and headlines, and what each part is worth there, before trees read topics of titles",
-        protocol,
-    ),
+    "parts": ("A market of real pictures and headlines, and what each part is worth there", protocol),
     "kuairand": ("A real feed, and what each part is worth there", protocol),
     "heads": ("Representations by heads, on the simulated market", protocol),
-    "simulated_parts": (
-        "Parts on the simulated market, before trust in experts was learned and looks were compared",
-        protocol,
-    ),
+    "simulated_parts": ("What each part is worth on the simulated market", protocol),
     "real": ("Texts, pictures, tables and few clicks", real),
     "decisions": ("Decisions", decisions),
-    "compress": ("Smaller models, before trees read topics of titles", compress),
+    "compress": ("Smaller models", compress),
     "speed": ("Time and memory", speed),
     "growth": ("Growth", growth),
     "scale": ("More than one process", scale),
@@ -324,6 +335,14 @@ SECTIONS = {
     "upworthy": ("Which headline wins", upworthy),
     "sessions": ("Who will buy", sessions),
 }
+
+NOTES = {
+    "kuairand": "There is one log: intervals tell what the seed of a training changes, not what another log would show.",
+    "parts": "Measured with an earlier model, whose trees did not read topics of titles.",
+    "simulated_parts": "Measured with an earlier model, which neither learned how far to trust its experts nor compared "
+    "contents with what a user had looked at.",
+    "compress": "Measured with an earlier model, whose trees did not read topics of titles.",
+}  # fmt: skip
 
 COMMANDS = {
     "heads": "protocol --stage heads --name heads --n 100000 --users 2000 --seeds 31 32 33",
@@ -346,9 +365,23 @@ def markdown(table):
 def _text(value):
     if isinstance(value, float) and math.isnan(value):
         return ""
+    if isinstance(value, int) and value >= 10_000:
+        return f"{value:,}"
     if isinstance(value, float):
         return f"{int(value):,}" if value.is_integer() and abs(value) >= 1_000 else f"{value:.4g}"
     return str(value).replace("|", "\\|")
+
+
+def _options(settings):
+    """The settings of a benchmark in words.
+
+    Examples
+    --------
+    >>> _options({"impressions": 30000, "note": ""})
+    'impressions: 30,000'
+    """
+    text = json.dumps({key: value for key, value in settings.items() if value != ""})
+    return re.sub(r"\d{5,}", lambda n: f"{int(n[0]):,}", text.strip("{}").replace('"', ""))
 
 
 def page(results=RESULTS):
@@ -364,13 +397,13 @@ def page(results=RESULTS):
             f"{k} {packages[k]}" for k in ("keras", "tensorflow", "lightgbm") if packages.get(k)
         )
         command = COMMANDS.get(name, name)
-        settings = json.dumps(result["settings"]).strip("{}").replace('"', "")
         parts.append(
             f"## {title}\n\n`python -m benchmarks.{command}`, measured {result['measured']} on {machine['processor']}, "
             f"{machine['cores']} cores, {machine['memory_gib']} GiB, Python {machine['python']}, {versions}. "
-            f"Settings: {settings}.\n"
+            f"Settings: {_options(result['settings'])}. {NOTES.get(name, '')}\n"
         )
-        parts += [f"{words}\n\n{markdown(table)}\n" for words, table in section(result)]
+        blocks = (f"{words}\n\n{markdown(table)}\n" for words, table in section(result))
+        parts += [block for block in blocks if block not in parts]  # one search serves several sections
     return "\n".join(parts)
 
 

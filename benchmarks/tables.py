@@ -68,14 +68,15 @@ def costs_table(rows, stage="rivals"):
 
 def share_table(rows, part, stage="rivals"):
     """Share of the way from the best rival to the oracle, mean over the seeds with its interval."""
-    table = shares(long(rows).query("stage == @stage and part == @part"), RIVALS)
+    table = long(rows).query("stage == @stage and part == @part")
+    order, table = table["model"].drop_duplicates(), shares(table, RIVALS)
     if not len(table):
         return pd.DataFrame()
     found = over_seeds(table)
     text = [interval(r["mean"], r["low"], r["high"]) for r in found.to_dict("records")]
-    order = found["model"].drop_duplicates()
     wide = found.assign(text=text).pivot(index="model", columns="metric", values="text")
-    return marked(wide.reindex(order).fillna(""), rows, stage)
+    wide = wide.reindex(index=order[order.isin(wide.index)], columns=table["metric"].drop_duplicates())
+    return marked(wide.fillna(""), rows, stage)
 
 
 def parts_table(rows, metric="ctr_log_loss"):
@@ -87,7 +88,7 @@ def parts_table(rows, metric="ctr_log_loss"):
     found = over_seeds(paired(table, "whole"))
     where = {
         ("parts", "all"): "all",
-        ("parts", "cold"): "cold",
+        ("parts", "cold"): "new content",
         ("few", "all"): "5 % of the labels",
         ("parts", "gaps"): "40 % gone",
         ("kuairand", "all"): "KuaiRand",

@@ -135,11 +135,11 @@ class VAE(Model):
     def compute_loss(self, x, y, y_pred,
                      weight, training=True):
         logits, mean, log_var = y_pred
-        nats = ops.sum(ops.binary_crossentropy(
-            y, logits, from_logits=True),
-            axis=(1, 2, 3))
-        kl = ops.sum(mean**2 + ops.exp(log_var)
-                     - 1 - log_var, axis=1) / 2
+        nats = ops.binary_crossentropy(
+            y, logits, from_logits=True)
+        nats = ops.sum(nats, axis=(1, 2, 3))
+        kl = mean**2 + ops.exp(log_var) - 1
+        kl = ops.sum(kl - log_var, axis=1) / 2
         return ops.mean(nats + kl)
 
 
@@ -268,7 +268,8 @@ class SideBySide:
     def _repr_html_(self) -> str:
         rows = "".join(_row(part) for part in PARTS)
         title = "The listing, and its repair: the marks count the faults"
-        return f'<div style="text-align:left"><div style="font-weight:600">{title}</div>{rows}</div>'
+        title = f'<div style="font-weight:600">{title}</div>'
+        return f'<div class="vaecm-listing" style="text-align:left">{title}{rows}</div>'
 
 
 def _row(part: Part) -> str:
@@ -281,11 +282,13 @@ def _row(part: Part) -> str:
         _cell(part.found, f"{part.name}, as found", marks),
         _cell(part.mended, f"{part.name}, mended"),
     )
-    return f'<div style="display:flex;flex-wrap:wrap;gap:0 0.8rem">{left}{right}</div>'
+    return f'<div style="display:flex;flex-wrap:wrap;gap:0 0.8rem;margin-top:0.6em">{left}{right}</div>'
 
 
 def _cell(text: str, name: str, marks: str = "") -> str:
-    look = "white-space:pre-wrap;font-size:0.72rem;line-height:1.35;text-align:left;margin:0.3em 0 0.6em 0"
+    look = (
+        "white-space:pre-wrap;font-size:0.7rem;line-height:1.35;text-align:left;margin:0.3em 0;padding:0.5rem"
+    )
     return (
         f'<div style="flex:1 1 19rem;min-width:0"><div><b>{name}</b> {marks}</div>'
         f'<pre style="{look}">{html.escape(text)}</pre></div>'

@@ -337,11 +337,11 @@ SECTIONS = {
 }
 
 NOTES = {
-    "kuairand": "There is one log: intervals tell what the seed of a training changes, not what another log would show.",
-    "parts": "Measured with an earlier model, whose trees did not read topics of titles.",
-    "simulated_parts": "Measured with an earlier model, which neither learned how far to trust its experts nor compared "
+    "kuairand": " There is one log: intervals tell what the seed of a training changes, not what another log would show.",
+    "parts": " Measured with an earlier model, whose trees did not read topics of titles.",
+    "simulated_parts": " Measured with an earlier model, which neither learned how far to trust its experts nor compared "
     "contents with what a user had looked at.",
-    "compress": "Measured with an earlier model, whose trees did not read topics of titles.",
+    "compress": " Measured with an earlier model, whose trees did not read topics of titles.",
 }  # fmt: skip
 
 COMMANDS = {
@@ -381,7 +381,7 @@ def _options(settings):
     'impressions: 30,000'
     """
     text = json.dumps({key: value for key, value in settings.items() if value != ""})
-    return re.sub(r"\d{5,}", lambda n: f"{int(n[0]):,}", text.strip("{}").replace('"', ""))
+    return re.sub(r"\d{4,}", lambda n: f"{int(n[0]):,}", text[1:-1].replace('"', ""))
 
 
 def page(results=RESULTS):
@@ -400,7 +400,7 @@ def page(results=RESULTS):
         parts.append(
             f"## {title}\n\n`python -m benchmarks.{command}`, measured {result['measured']} on {machine['processor']}, "
             f"{machine['cores']} cores, {machine['memory_gib']} GiB, Python {machine['python']}, {versions}. "
-            f"Settings: {_options(result['settings'])}. {NOTES.get(name, '')}\n"
+            f"Settings: {_options(result['settings'])}.{NOTES.get(name, '')}\n"
         )
         blocks = (f"{words}\n\n{markdown(table)}\n" for words, table in section(result))
         parts += [block for block in blocks if block not in parts]  # one search serves several sections

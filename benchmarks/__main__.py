@@ -8,6 +8,7 @@ from benchmarks import page
 
 NAMES = (
     "protocol",
+    "next_event",
     "real",
     "decisions",
     "compress",

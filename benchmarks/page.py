@@ -279,6 +279,23 @@ def latent(result):
     yield "Fashion-MNIST, by latent dimensions.", pd.DataFrame(result["rows"]).set_index("latent_dim")[names]
 
 
+def next_event(result):
+    found = pd.DataFrame(result["rows"]).rename(columns={"log": "stage", "next": "model"})
+    found = over_seeds(
+        found.melt(["stage", "model", "seed"], ["rates", "fading mean", "GRU", "gain"], "metric")
+    )
+    wide = found.pivot(index=["stage", "model"], columns="metric", values="mean").map("{:.3f}".format)
+    gains = found[found["metric"] == "gain"].set_index(["stage", "model"])[["mean", "low", "high"]]
+    wide["gain"] = [
+        tables.interval(*gain, signed=True, digits=3) for gain in gains.loc[wide.index].to_numpy()
+    ]
+    wide.index = [f"{log}: {told}" for log, told in wide.index]
+    about = (
+        "Log-loss of each user's next event, and what the GRU gains over a fading mean of the same events."
+    )
+    yield about, wide[["rates", "fading mean", "GRU", "gain"]]
+
+
 def backends(result):
     names = ["version", "test_loss", "standard_error", "seconds", "cpu_seconds"]
     yield "The same model under three backends.", pd.DataFrame(result["rows"]).set_index("backend")[names]
@@ -323,6 +340,7 @@ SECTIONS = {
     "kuairand": ("A real feed, and what each part is worth there", protocol),
     "heads": ("Representations by heads, on the simulated market", protocol),
     "simulated_parts": ("What each part is worth on the simulated market", protocol),
+    "next_event": ("What a user does next", next_event),
     "real": ("Texts, pictures, tables and few clicks", real),
     "decisions": ("Decisions", decisions),
     "compress": ("Smaller models", compress),
@@ -336,12 +354,20 @@ SECTIONS = {
     "sessions": ("Who will buy", sessions),
 }
 
+EARLIER = "Measured with an earlier model, which"
 NOTES = {
-    "kuairand": " There is one log: intervals tell what the seed of a training changes, not what another log would show.",
-    "parts": " Measured with an earlier model, whose trees did not read topics of titles.",
-    "simulated_parts": " Measured with an earlier model, which neither learned how far to trust its experts nor compared "
-    "contents with what a user had looked at.",
-    "compress": " Measured with an earlier model, whose trees did not read topics of titles.",
+    "kuairand": " There is one log: intervals tell what the seed of a training changes, not what another log would show. "
+    f"{EARLIER} had two networks, trees for clicks alone and a history VAE that was hardly trained.",
+    "heads": f" {EARLIER} had two networks and a history VAE that was hardly trained.",
+    "parts": f" {EARLIER} had two networks, trees that did not read topics of titles nor told conversions, and a history "
+    "VAE that was hardly trained.",
+    "simulated_parts": f" {EARLIER} had two networks and neither learned how far to trust its experts nor compared "
+    "contents with what a user had looked at; its history VAE was hardly trained.",
+    "compress": f" {EARLIER} had two networks, and trees that did not read topics of titles nor told conversions.",
+    "real": f" {EARLIER} had two networks, and trees for clicks alone.",
+    "decisions": f" {EARLIER} had two networks, trees for clicks alone and a history VAE that was hardly trained.",
+    "growth": f" {EARLIER} had two networks; the history VAE took twice as long for each step.",
+    "scale": f" {EARLIER} had two networks, but for the fit, and trees for clicks alone.",
 }  # fmt: skip
 
 COMMANDS = {

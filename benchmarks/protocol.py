@@ -29,12 +29,11 @@ from benchmarks.representations import PARTS, Representations
 from benchmarks.store import Store
 from benchmarks.tables import HEADS, KINDS, RIVALS, show
 from vaecm.baselines import GlobalRate, TableInputs, outcome
-from vaecm.effects import Voters
 from vaecm.metrics import score
 from vaecm.predictor import calibrate, met, network_inputs, targets
 from vaecm.splits import few_labels, split_by_time
 
-VOTERS = ("without ensemble", "without trees", "without regression", "networks alone")
+VOTERS = ("without trees", "without regression", "networks alone")
 WORLDS = ("few", "kuairand", "pictures")  # stages with a market of their own: rivals and parts on it
 STAGES = ("rivals", "heads", "parts", *WORLDS)
 ALIASES = {"cold": ("rivals", "parts"), "gaps": ("rivals", "parts"), "all": STAGES}
@@ -198,17 +197,15 @@ def model_row(bench, model=None):
 
 def alone(bench, name):
     """The fitted whole model with some of its voters taken away, calibrated anew."""
-    whole = bench.predictor
-    model, networks = copy(whole), whole.networks
-    trees, linear = whole.voters.trees, whole.voters.linear
-    if name == "without ensemble":
-        networks = networks[:1]
-    trees = None if name in ("without trees", "networks alone") else trees
-    linear = None if name in ("without regression", "networks alone") else linear
-    model.networks, model.voters, model.state = networks, Voters(trees, linear), dict(whole.state)
+    model, voters = copy(bench.predictor), replace(bench.predictor.voters)
+    if name in ("without trees", "networks alone"):
+        voters.trees = voters.orders = None
+    if name in ("without regression", "networks alone"):
+        voters.linear = None
+    model.voters, model.state = voters, dict(model.state)
     valid = bench.validation
     inputs = network_inputs(model.representation, valid, model.state)
-    calibrate(model.state, networks, model.voters, (inputs, targets(valid, model.state)), met(valid))
+    calibrate(model.state, model.networks, model.voters, (inputs, targets(valid, model.state)), met(valid))
     return model
 
 

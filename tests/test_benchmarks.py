@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import benchmarks
 import vaecm
-from benchmarks import finetune, page, protocol, tables
+from benchmarks import finetune, next_event, page, protocol, tables
 from benchmarks.gaps import hide
 from benchmarks.heads import Calibrated, make_head, rescaled, rescaling
 from benchmarks.principal import before, fading_mean
@@ -23,6 +23,7 @@ from benchmarks.rivals import CrossLayer, Stream, TargetAttention, hashed_ids
 from benchmarks.store import Store, long, over_seeds, paired, plain, shares
 from vaecm.book import ablations
 from vaecm.effects import Voters
+from vaecm.history import user_stream
 from vaecm.predictor import network_inputs, outputs, targets
 
 
@@ -154,7 +155,7 @@ def test_calibration_finds_a_shift_and_trusts_few_rows_little():
 def bench(market):
     bare = replace(market, covers=None, audio=None)  # each expert takes seconds to trace
     bench = protocol.Workbench(*vaecm.split_by_time(bare, (0.6, 0.2, 0.2)), seed=0)
-    config = vaecm.ModelConfig(vae_steps=2, epochs=1, ensemble=2, hidden=(8,))
+    config = vaecm.ModelConfig(vae_steps=2, epochs=1, hidden=(8,))
     bench.predictor = vaecm.EffectPredictor(config).fit(bench.train, bench.validation, verbose=False)
     return bench
 
@@ -169,6 +170,26 @@ def test_a_model_with_voters_taken_away_is_calibrated_anew_and_leaves_the_whole_
     inputs = network_inputs(model.representation, test, model.state)
     said = logit(expit(outputs(model.networks, Voters(), inputs)[:, :, 0]).mean(axis=0))
     assert np.corrcoef(said, logit(found["networks alone"]["ctr"]))[0, 1] == pytest.approx(1)
+
+
+def test_the_next_event_is_told_from_what_lay_before(market):
+    bare = replace(market, covers=None, audio=None)
+    config = vaecm.ModelConfig(vae_steps=4, history_length=8)
+    told, users = next_event.losses(next_event.Representation, bare, 0, config)
+    train, valid, _ = vaecm.split_by_time(bare, (0.7, 0.1, 0.2))
+    until, end = (part.impressions["time"].max() for part in (train, valid))
+    stream = user_stream(replace(bare, log=None), int(end.timestamp()))
+    past = stream["time"] <= until.timestamp()
+    counts = stream.loc[past, "action"].value_counts() + 1
+    later = stream[~past & (stream["user"] == stream["user"].shift())]
+    expected = -np.log(later["action"].map(counts / counts.sum()))
+    assert len(users) == len(later)
+    np.testing.assert_allclose(np.sort(told["action"][1]), np.sort(expected), rtol=1e-6)
+    assert np.isfinite(told["action"]).all()
+    rows = next_event.compared(bare, 0, config)
+    for row in rows.values():
+        assert row["gain"] == pytest.approx(row["fading mean"] - row["GRU"])
+        assert row["gain_low"] <= row["gain"] <= row["gain_high"]
 
 
 def test_the_network_as_a_head_reads_any_table(bench):

@@ -1,6 +1,7 @@
 """Laws of the effect network, the trees beside it, and the calibration on later impressions."""
 
 import keras
+import lightgbm
 import numpy as np
 import pytest
 from keras import ops
@@ -13,6 +14,7 @@ from vaecm.effects import (
     EffectNetwork,
     Voters,
     linear_columns,
+    stacked,
     train_linear,
     train_network,
     train_trees,
@@ -218,6 +220,15 @@ def test_trees_find_a_threshold_and_repeat():
     assert abs(told[~high].mean() - 0.1) < 0.08
 
 
+def test_trees_of_few_conversions_tell_the_mean_rate():
+    sets = [drawn(90), drawn(60, seed=1)]
+    for _, y in sets:
+        y[:, 0], y[:, 3] = 1, 1
+        y[:, 1] = np.arange(len(y)) % 5 == 0
+    told = train_trees(*sets, 4, "convert").predict(tree_columns(sets[1][0]), raw_score=True)
+    np.testing.assert_allclose(told, logit(0.2), atol=1e-6)
+
+
 @pytest.mark.parametrize("part", [0, 1])
 @pytest.mark.parametrize("value", [0.0, 1.0, np.nan])
 def test_trees_need_clicks_that_vary(part, value):
@@ -246,36 +257,85 @@ def test_a_regression_needs_clicks_that_vary(value):
     assert train_linear((inputs, y)) is None
 
 
+def test_trees_of_conversions_learn_from_clicks_alone_and_know_that_orders_still_come():
+    """Impressions that were not clicked, and the age of the others, tell nothing of the rate of a conversion."""
+    sets, high = [drawn(12_000), drawn(4_000, seed=1)], []
+    for inputs, y in sets:
+        rng = np.random.default_rng(len(y))
+        high.append(inputs["table"][:, 1] > 0.5)
+        y[:, 0], y[:, 3] = rng.random(len(y)) < 0.7, np.where(high[-1], 0.3, 0.9)
+        y[:, 1] = rng.random(len(y)) < y[:, 3] * np.where(high[-1], 0.2, 0.05)
+    first, again = (train_trees(*sets, 4, "convert") for _ in range(2))
+    told = first.predict(tree_columns(sets[1][0]), raw_score=True)
+    np.testing.assert_array_equal(told, again.predict(tree_columns(sets[1][0]), raw_score=True))
+    # the rates are 1.56 apart in log-odds, the orders that have come by then 0.31; trees shrink a little
+    assert 0.9 < told[high[1]].mean() - told[~high[1]].mean() < 1.6
+    assert told[~high[1]].mean() == pytest.approx(logit(0.05), abs=0.15)
+    read = lightgbm.Booster(model_str=first.model_to_string())
+    np.testing.assert_allclose(read.predict(tree_columns(sets[1][0]), raw_score=True), told)
+    for _, y in sets:
+        y[y[:, 0] == 0, 1] = 1  # nonsense, which must not be read
+    unread = train_trees(*sets, 4, "convert").predict(tree_columns(sets[1][0]), raw_score=True)
+    np.testing.assert_array_equal(told, unread)
+
+
 def said(n, good, seed=0):
-    """Log-odds of three voters, clicks of which `good` voters know, and the inputs of a regression that says `x`."""
+    """Heads of a network, inputs and targets of which `good` voters know, and a regression that says what they know."""
     rng = np.random.default_rng(seed)
     true, noise = rng.normal(-1, 1, n), rng.normal(-1, 1, n)
-    networks = true if "networks" in good else noise
-    inputs, _ = drawn(n)
+    heads = np.column_stack([true if "networks" in good else noise] * 4)
+    inputs, y = drawn(n)
     x = linear_columns(inputs)
     x[:, 0] = true if "linear" in good else noise
     inputs["table"][:, 0] = x[:, 0]
     weights = np.zeros(x.shape[1] + 1)
     weights[0] = 1
-    return networks, inputs, rng.random(n) < expit(true), weights
+    y[:, 0] = rng.random(n) < expit(true)
+    return heads, inputs, y, weights
 
 
 @pytest.mark.parametrize(("good", "say"), [("networks", (1, 0, 0)), ("linear", (0, 0, 1))])
 def test_who_is_right_gets_the_say(good, say):
-    networks, inputs, clicked, weights = said(20_000, good)
+    heads, inputs, y, weights = said(20_000, good)
     voters = Voters(None, weights)
-    voters.weigh(networks, inputs, clicked.astype(float))
+    voters.weigh(heads, inputs, y)
     np.testing.assert_allclose(voters.say, say, atol=0.08)
+    np.testing.assert_array_equal(voters.say_orders, (1, 0))
 
 
 def test_few_clicks_leave_all_the_same_say():
-    networks, inputs, clicked, weights = said(10, "networks")
+    heads, inputs, y, weights = said(10, "networks")
     voters = Voters(None, weights)
-    voters.weigh(networks, inputs, clicked.astype(float))
+    voters.weigh(heads, inputs, y)
     np.testing.assert_allclose(voters.say, (0.5, 0, 0.5), atol=0.12)
     voters = Voters()
-    voters.weigh(networks, inputs, clicked.astype(float))
+    voters.weigh(heads, inputs, y)
     np.testing.assert_array_equal(voters.say, (1, 0, 0))
+
+
+def test_who_is_right_about_orders_gets_the_say_though_most_are_still_to_come():
+    rng = np.random.default_rng(0)
+    true, noise = rng.normal(-1, 1, 40_000), rng.normal(-1, 1, 40_000)
+    maturity = rng.uniform(0.1, 1, 40_000)
+    bought = (rng.random(40_000) < maturity * expit(true)).astype(float)
+    for order, say in (((0, 1), (1, 0)), ((1, 0), (0, 1))):
+        logits = np.column_stack([true, noise])[:, order]
+        np.testing.assert_allclose(stacked(logits, [True, True], bought, maturity), say, atol=0.08)
+
+
+def test_all_have_their_say_in_click_and_conversion():
+    heads, inputs, _, weights = said(50, "linear")
+
+    class Trees:
+        def predict(self, columns, raw_score):
+            return columns[:, 1].astype(float)
+
+    voters = Voters(Trees(), weights, np.array([0.2, 0.3, 0.5]), Trees(), np.array([0.6, 0.4]))
+    joined, trees = voters.join(heads[None], inputs)[0], inputs["table"][:, 1]
+    click = 0.2 * heads[:, 0] + 0.3 * trees + 0.5 * inputs["table"][:, 0]
+    np.testing.assert_allclose(joined[:, 0], click, atol=1e-5)
+    np.testing.assert_allclose(joined[:, 1], 0.6 * heads[:, 1] + 0.4 * trees, atol=1e-5)
+    np.testing.assert_array_equal(joined[:, 2:], heads[:, 2:])
 
 
 # --- calibration

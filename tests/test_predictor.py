@@ -170,15 +170,15 @@ def test_the_same_seed_gives_the_same_and_the_future_changes_nothing(model, last
 def test_it_is_saved_and_read_again(model, last, answer, tmp_path):
     model.save(tmp_path / "model")
     again = vaecm.EffectPredictor.load(tmp_path / "model")
-    assert again.voters.trees is not None
-    np.testing.assert_array_equal(again.voters.say, model.voters.say)
-    np.testing.assert_array_equal(again.voters.linear, model.voters.linear)
+    assert again.voters.boosters().keys() == {"trees", "orders"}
+    for name, array in model.voters.arrays().items():
+        np.testing.assert_array_equal(again.voters.arrays()[name], array)
     pd.testing.assert_frame_equal(again.predict(last), answer, rtol=1e-6)
     pd.testing.assert_frame_equal(again.predict(last, draws=2), model.predict(last, draws=2), rtol=1e-6)
     assert again.config == model.config
     assert again.count_params() == model.count_params()
     again.save(tmp_path / "again")
-    names = ("predictor.json", "trees.txt")
+    names = ("predictor.json", "trees.txt", "orders.txt")
     assert all(
         (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes() for name in names
     )
@@ -188,7 +188,7 @@ def test_it_is_saved_without_trees_and_without_labels(bare, tmp_path):
     model, test = bare
     assert model.voters.trees is None
     model.save(tmp_path / "model")
-    assert not (tmp_path / "model" / "trees.txt").exists()
+    assert not list((tmp_path / "model").glob("*.txt"))
     again = vaecm.EffectPredictor.load(tmp_path / "model")
     pd.testing.assert_frame_equal(again.predict(test, draws=2), model.predict(test, draws=2), rtol=1e-6)
 

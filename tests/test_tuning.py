@@ -383,7 +383,7 @@ def test_a_kept_predictor_predicts_what_the_predictor_does(store):
 
 def test_trials_share_what_they_do_not_change(store):
     kept, (_, _, test), (model, other) = store
-    assert len(held(kept, "representation")) == len(held(kept, "trees")) == 1
+    assert len(held(kept, "representation")) == len(held(kept, "voters")) == 1
     assert model.representation is other.representation
     assert model.state is not other.state, "each has its own calibration"
     assert not np.allclose(model.predict(test)["ctr"], other.predict(test)["ctr"])

@@ -210,18 +210,38 @@ TREES = {
 }  # fmt: skip
 
 
-def train_trees(train: tuple, valid: tuple, seed: int = 0) -> lightgbm.Booster | None:
-    """Boosted trees for clicks on `tree_columns`; None where clicks do not vary.
+def head_rows(y: np.ndarray, head: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of targets (B, 4), for "click" or "convert": rows that tell it, their outcome, the share that is in by now."""
+    if head == "click":
+        rows = np.isfinite(y[:, 0])
+        return rows, y[rows, 0], np.ones(rows.sum())
+    rows = (y[:, 0] == 1) & np.isfinite(y[:, 1])
+    return rows, y[rows, 1], y[rows, 3].astype(float)
+
+
+def train_trees(train: tuple, valid: tuple, seed: int = 0, head: str = "click") -> lightgbm.Booster | None:
+    """Boosted trees for clicks, or for conversions of clicks, on `tree_columns`; None where these do not vary.
 
     Each tree looks at some columns and corrects those before it (Ke et al. 2017, LightGBM, NeurIPS). They find thresholds
-    and their combinations, where a network is smooth: both together are better than either.
+    and their combinations, where a network is smooth: both together are better than either. Conversions are learned from
+    the mean rate times the share of orders that has come, which is not part of what the trees then tell.
     """
-    parts = [(x, y[:, 0], np.isfinite(y[:, 0])) for x, y in (train, valid)]
-    if any(len(np.unique(y[known])) < 2 for _, y, known in parts):
+    parts = [(x, *head_rows(y, head)) for x, y in (train, valid)]
+    if any(len(np.unique(outcome)) < 2 for _, _, outcome, _ in parts):
         return None
-    sets = [lightgbm.Dataset(tree_columns(x, known), y[known]) for x, y, known in parts]
-    stop = lightgbm.early_stopping(40, verbose=False)
-    return lightgbm.train(TREES | {"seed": seed}, sets[0], 1_500, [sets[1]], callbacks=[stop])
+    orders, base = head == "convert", logit(parts[0][2].mean())
+    sets = [
+        lightgbm.Dataset(
+            tree_columns(x, rows), outcome, init_score=base + np.log(maturity) if orders else None
+        )
+        for x, rows, outcome, maturity in parts
+    ]
+    settings, stop = TREES | {"seed": seed}, lightgbm.early_stopping(40, verbose=False)
+    settings |= {"min_child_samples": 100} if orders else {}
+    found = lightgbm.train(settings, sets[0], 1_500, [sets[1]], callbacks=[stop])
+    for leaf in range(found.dump_model(num_iteration=1)["tree_info"][0]["num_leaves"] if orders else 0):
+        found.set_leaf_output(0, leaf, found.get_leaf_output(0, leaf) + base)
+    return found
 
 
 def tree_columns(inputs: dict[str, np.ndarray], rows: np.ndarray | slice = slice(None)) -> np.ndarray:
@@ -254,7 +274,7 @@ def linear_columns(inputs: dict[str, np.ndarray]) -> np.ndarray:
 
 @dataclass
 class Voters:
-    """Who has a say in clicks beside the networks, and how much: log-odds are added with the weights `say`.
+    """Who has a say in clicks and conversions beside the networks: log-odds are added with the weights of `say`.
 
     Attributes
     ----------
@@ -262,12 +282,18 @@ class Voters:
     linear : array (D + 1,) or None
         Weights and intercept of a penalised logistic regression.
     say : array (3,)
-        Of networks, trees and regression; see `weigh`.
+        Of networks, trees and regression in the click; see `stacked`.
+    orders : lightgbm.Booster or None
+        Trees for conversions of clicks.
+    say_orders : array (2,)
+        Of networks and these trees in the conversion.
     """
 
     trees: lightgbm.Booster | None = None
     linear: np.ndarray | None = None
     say: np.ndarray = field(default_factory=lambda: np.array([1.0, 0.0, 0.0]))
+    orders: lightgbm.Booster | None = None
+    say_orders: np.ndarray = field(default_factory=lambda: np.array([1.0, 0.0]))
 
     def logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Log-odds of a click by trees and regression, 0 for who is not there: (B, 2)."""
@@ -278,32 +304,76 @@ class Voters:
             found[:, 1] = linear_columns(inputs) @ self.linear[:-1] + self.linear[-1]
         return found
 
-    def weigh(self, networks: np.ndarray, inputs: dict[str, np.ndarray], clicked: np.ndarray) -> None:
-        r"""Learn from validation how much each voter has to say, from their log-odds: stacking (Wolpert 1992).
+    def order_logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Log-odds of a conversion by trees, 0 without them: (B,)."""
+        if self.orders is None or not len(inputs["place"]):
+            return np.zeros(len(inputs["place"]))
+        return self.orders.predict(tree_columns(inputs), raw_score=True)
 
-        .. math:: \min_{b,\,w\ge0}\ -\sum_i\log p\big(y_i\mid b+\textstyle\sum_k w_k(\ell_{ik}-\bar\ell_k)\big)
-                  +\sum_k\frac{(w_k-1/K)^2}{2\tau^2},\qquad \tau=0.25
+    def join(self, heads: np.ndarray, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Heads of the networks (K, B, 4) in which all have their say."""
+        heads = heads.copy()
+        heads[:, :, 0] = self.say[0] * heads[:, :, 0] + self.logits(inputs) @ self.say[1:]
+        heads[:, :, 1] = self.say_orders[0] * heads[:, :, 1] + self.say_orders[1] * self.order_logits(inputs)
+        return heads
 
-        Where validation says little, all have the same say; `networks` and `clicked` are (B,).
-        """
-        logits = np.column_stack([networks, self.logits(inputs)])
-        there = np.array([True, self.trees is not None, self.linear is not None])
-        known = np.isfinite(clicked)
-        x, y, equal = logits[known][:, there], clicked[known], 1 / there.sum()
-        if there.sum() == 1 or not len(y):
-            return
-        x, level = x - x.mean(axis=0), x.mean()
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Weights and regression, by name."""
+        found = {"say": self.say, "say_orders": self.say_orders}
+        return found if self.linear is None else found | {"linear": self.linear}
 
-        def loss(w):
-            a = level + w[0] + x @ w[1:]
-            rest = expit(a) - y
-            value = np.sum(np.logaddexp(0, a) - y * a) + np.sum((w[1:] - equal) ** 2) / (2 * TAU**2)
-            return value, np.append(rest.sum(), rest @ x + (w[1:] - equal) / TAU**2)
+    def boosters(self) -> dict[str, lightgbm.Booster]:
+        """The trees that are there, by name."""
+        found = {"trees": self.trees, "orders": self.orders}
+        return {name: trees for name, trees in found.items() if trees is not None}
 
-        start = np.append(0.0, np.full(there.sum(), equal))
-        bounds = [(None, None), *[(0, None)] * there.sum()]
-        self.say = np.zeros(3)
-        self.say[there] = minimize(loss, start, jac=True, bounds=bounds).x[1:]
+    def weigh(self, heads: np.ndarray, inputs: dict[str, np.ndarray], y: np.ndarray) -> None:
+        """Learn the weights from validation: mean heads of the networks (B, 4), inputs, targets (B, 4)."""
+        click = np.column_stack([heads[:, 0], self.logits(inputs)])
+        order = np.column_stack([heads[:, 1], self.order_logits(inputs)])
+        there = [True, self.trees is not None, self.linear is not None]
+        rows, *told = head_rows(y, "click")
+        self.say = stacked(click[rows], there, *told)
+        rows, *told = head_rows(y, "convert")
+        self.say_orders = stacked(order[rows], [True, self.orders is not None], *told)
+
+
+def stacked(
+    logits: np.ndarray, there: Sequence[bool], outcome: np.ndarray, maturity: np.ndarray
+) -> np.ndarray:
+    r"""Weights (K,) of voters from their log-odds (B, K), 0 where one is not `there`: stacking (Wolpert 1992).
+
+    .. math:: \min_{b,\,w\ge0}\ -\sum_i\log p\big(y_i\mid b+\textstyle\sum_k w_k(\ell_{ik}-\bar\ell_k)\big)
+              +\sum_k\frac{(w_k-1/K)^2}{2\tau^2},\qquad \tau=0.25
+
+    The probability of an outcome is that of the log-odds times `maturity`, the share of outcomes that are in. Where
+    validation says little, all have the same say.
+    """
+    there = np.array(there)
+    weights, x, equal = there / there.sum(), logits[:, there], 1 / there.sum()
+    if there.sum() == 1 or not len(outcome):
+        return weights
+    x, level = x - x.mean(axis=0), x.mean()
+
+    def loss(w):
+        q = np.clip(expit(level + w[0] + x @ w[1:]), 1e-9, 1 - 1e-9)
+        p = maturity * q
+        value = np.sum((w[1:] - equal) ** 2) / (2 * TAU**2) - np.sum(np.log(np.where(outcome > 0, p, 1 - p)))
+        rest = (p - outcome) * (1 - q) / (1 - p)
+        return value, np.append(rest.sum(), rest @ x + (w[1:] - equal) / TAU**2)
+
+    start, bounds = np.append(0.0, weights[there]), [(None, None), *[(0, None)] * there.sum()]
+    weights[there] = minimize(loss, start, jac=True, bounds=bounds).x[1:]
+    return weights
+
+
+def train_voters(parts: Sequence[tuple], trees: bool, linear: bool, seed: int) -> Voters:
+    """Trees and regression that are wanted, from (inputs, targets) of training and of validation."""
+    return Voters(
+        trees=train_trees(*parts, seed) if trees else None,
+        linear=train_linear(parts[0]) if linear else None,
+        orders=train_trees(*parts, seed, "convert") if trees else None,
+    )
 
 
 @dataclass

@@ -257,9 +257,9 @@ def export_predictor(
         network = onnx_networks(networks, sizes)
     else:
         network = litert(networks, {name: size for name, size in sizes.items() if name != "summary"})
-    arrays = {"say": voters.say} | ({} if voters.linear is None else {"linear": voters.linear})
-    if voters.trees is not None:
-        arrays |= {f"tree/{name}": array for name, array in flat_trees(voters.trees).items()}
+    arrays = voters.arrays()
+    for kind, booster in voters.boosters().items():
+        arrays |= {f"{kind}/{name}": array for name, array in flat_trees(booster).items()}
     settings = {"kind": "predictor", "has": state["has"], "value": state["value"]}
     settings |= {name: {k: float(v) for k, v in asdict(state[name]).items()} for name in ("click", "convert")}
     write(folder, format, network, settings, arrays)

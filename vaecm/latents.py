@@ -19,7 +19,7 @@ from vaecm.history import DAY, request_seconds, seconds, user_stream
 from vaecm.items import ItemEmbeddings
 from vaecm.market import Market
 from vaecm.schema import Ids, canonical, rows_of
-from vaecm.training import Latent, event_windows, train
+from vaecm.training import SCHEDULES, Latent, event_windows, train
 from vaecm.vae import PAUSE, SHRINK, HistoryVAE, MultimodalVAE
 
 
@@ -66,13 +66,13 @@ class Representation:
             Ids(market.users["user_id"]), config.history_length,
         )  # fmt: skip
 
-        def fit(vae, inputs, steps=config.vae_steps):
-            train(vae, inputs, steps, seed=seed, callback=callback)
+        def fit(name, steps):
+            return lambda vae, inputs: train(vae, inputs, steps, *SCHEDULES[name], seed, callback)
 
-        self.learn_contents(market, seed, fit if config.vae_steps else None)
+        self.learn_contents(market, seed, fit("contents", config.vae_steps) if config.vae_steps else None)
         self.events = features.coded(stream, items, self.catalogue)
         if config.vae_steps > 1:
-            self.learn_states(until, lambda vae, x: fit(vae, x, config.vae_steps // 2))
+            self.learn_states(until, fit("histories", config.vae_steps // 2))
         return self
 
     def learn_contents(self, market: Market, seed: int, fit: Callable | None) -> None:

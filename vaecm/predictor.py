@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.special import expit, logit
 from tqdm import tqdm
 
-from vaecm.effects import LOOKS, Calibration, EffectNetwork, Voters, train_linear, train_network, train_trees
+from vaecm.effects import LOOKS, Calibration, EffectNetwork, Voters, train_network, train_voters
 from vaecm.export import export_predictor
 from vaecm.history import seconds
 from vaecm.io import checked_folder, new_folder
@@ -35,7 +35,6 @@ RANGES = {
     "penalty": (0.0, 1.0), "epochs": (1, 1000), "batch_size": (1, 10**6), "learning_rate": (1e-6, 1.0),
     "ensemble": (1, 100),
 }  # fmt: skip
-TREES_FILE = "trees.txt"
 EFFECTS = ("ctr", "cvr", "ctcvr", "sales")
 # What an impression that did not happen does not have.
 NOT_ASKED = ("clicked", "converted", "converted_at", "sales", "request_id", "propensity")
@@ -80,7 +79,7 @@ class ModelConfig:
     ensemble : int
         Effect networks whose probabilities are averaged.
     trees, linear : bool
-        Whether boosted trees, and a penalised logistic regression, vote on clicks beside the networks.
+        Whether boosted trees have a say in clicks and conversions, and a penalised logistic regression in clicks.
 
     Raises
     ------
@@ -95,7 +94,7 @@ class ModelConfig:
 
     latent_dim: int = 16
     beta: float = 1.0
-    history_beta: float = 0.1
+    history_beta: float = 0.02
     item_dim: int = 32
     item_weight: float = 30.0
     pixel_weight: float = 0.1
@@ -110,7 +109,7 @@ class ModelConfig:
     epochs: int = 5
     batch_size: int = 512
     learning_rate: float = 2e-3
-    ensemble: int = 2
+    ensemble: int = 1
     trees: bool = True
     linear: bool = True
 
@@ -137,7 +136,7 @@ class EffectPredictor:
     """Predict the click rate, conversion rate and sales of impressions.
 
     Two VAEs learn without labels: one what contents are like, one what users are after; as-of features tell what was
-    known just before; effect networks, and boosted trees beside them, learn from clicks, conversions and sales what comes
+    known just before; an effect network, and boosted trees beside it, learn from clicks, conversions and sales what comes
     of it. What validation does not support is shrunk towards the mean rate.
 
     Parameters
@@ -334,15 +333,14 @@ class EffectPredictor:
         plain, arrays = self.representation.to_state()
         settings = {"config": asdict(self.config), "seed": self.seed, "features": plain, "state": to_json(self.state),
                     "networks": [network.get_config() for network in self.networks]}  # fmt: skip
-        arrays["say"] = self.voters.say
-        arrays |= {} if self.voters.linear is None else {"linear": self.voters.linear}
+        arrays |= self.voters.arrays()
         with new_folder(folder, {"kind": "predictor"}) as path:
             (path / "predictor.json").write_text(json.dumps(settings), encoding="utf-8")
             np.savez_compressed(path / "arrays.npz", **arrays)
             for name, model in self._models():
                 model.save_weights(path / f"{name}.weights.h5")
-            if self.voters.trees is not None:
-                (path / TREES_FILE).write_text(self.voters.trees.model_to_string(), encoding="utf-8")
+            for name, booster in self.voters.boosters().items():
+                (path / f"{name}.txt").write_text(booster.model_to_string(), encoding="utf-8")
 
     def export(self, folder: str | Path, format: str = "onnx") -> None:
         """Write networks ("onnx" or "litert"), voters and calibration: `vaecm.serving.load` needs no TensorFlow."""
@@ -358,7 +356,10 @@ class EffectPredictor:
         predictor = cls(ModelConfig(**settings["config"]), settings["seed"])
         with np.load(path / "arrays.npz") as arrays:
             arrays = dict(arrays)
-        voters = predictor.voters = Voters(None, arrays.pop("linear", None), arrays.pop("say"))
+        voters = {name: arrays.pop(name) for name in ("say", "say_orders", "linear") if name in arrays}
+        trees = {name: path / f"{name}.txt" for name in ("trees", "orders")}
+        trees = {name: lightgbm.Booster(model_file=file) for name, file in trees.items() if file.exists()}
+        predictor.voters = Voters(**voters, **trees)
         predictor.representation = Representation.from_state(
             settings["features"], arrays, predictor.config, predictor.seed
         )
@@ -369,8 +370,6 @@ class EffectPredictor:
             network(empty)  # builds it
         for name, model in predictor._models():
             model.load_weights(path / f"{name}.weights.h5")
-        if (path / TREES_FILE).exists():
-            voters.trees = lightgbm.Booster(model_str=(path / TREES_FILE).read_text(encoding="utf-8"))
         return predictor
 
     def _models(self):
@@ -535,23 +534,20 @@ def train_effects(
         network = make_network(representation, config, state, parts[0][0], seed + 100 * k)
         schedule = config.epochs, config.batch_size, config.learning_rate, config.penalty
         networks.append(train_network(network, *parts, *schedule, callback))
-    trees = train_trees(*parts, seed) if config.trees else None
-    voters = Voters(trees, train_linear(parts[0]) if config.linear else None)
+    voters = train_voters(parts, config.trees, config.linear, seed)
     calibrate(state, networks, voters, parts[1], pairs)
     return networks, voters
 
 
 def outputs(networks: list, voters: Voters, inputs: dict[str, np.ndarray], size: int = 8_192) -> np.ndarray:
-    """Log-odds of click and conversion, m and log s of each network: (K, B, 4); `voters` have their say in the click."""
+    """Log-odds of click and conversion, m and log s of each network, (K, B, 4), with the say of `voters`."""
     rows, heads = range(0, max(len(inputs["place"]), 1), size), []
     for network in networks:
         parts = [
             network.predict_on_batch({name: x[i : i + size] for name, x in inputs.items()}) for i in rows
         ]
         heads.append(np.concatenate(parts).astype(np.float64))
-    heads = np.stack(heads)
-    heads[:, :, 0] = voters.say[0] * heads[:, :, 0] + voters.logits(inputs) @ voters.say[1:]
-    return heads
+    return voters.join(np.stack(heads), inputs)
 
 
 def pooled(logits: np.ndarray) -> np.ndarray:
@@ -570,7 +566,7 @@ def calibrate(state: dict, networks: list, voters: Voters, valid: tuple, pairs: 
     `pairs` (B,) tells which user meets which content: pairs that meet again tell what nothing known explains.
     """
     inputs, y = valid
-    voters.weigh(outputs(networks, Voters(), inputs)[:, :, 0].mean(axis=0), inputs, y[:, 0])
+    voters.weigh(outputs(networks, Voters(), inputs).mean(axis=0), inputs, y)
     heads = outputs(networks, voters, inputs)
     clicks, rows, orders, ripe = state["counts"]
     known = np.isfinite(y[:, 0])

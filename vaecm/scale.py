@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.dataset as pads
 
-from vaecm.effects import LOOKS, Voters, adamw, train_linear, train_trees
+from vaecm.effects import LOOKS, adamw, train_voters
 from vaecm.history import CONTEXT, seconds
 from vaecm.io import MANIFEST, about, new_file, new_folder
 from vaecm.latents import Representation
@@ -48,7 +48,7 @@ from vaecm.predictor import (
 )
 from vaecm.schema import canonical, rows_of
 from vaecm.splits import split_by_time
-from vaecm.training import adam, warm_kl
+from vaecm.training import SCHEDULES, adam, warm_kl
 
 BY_USER = ("users", "impressions", "events")
 FACTS = ("impression_id", "request_id", "user_id", "content_id", "time", *CONTEXT, "clicked", "converted",
@@ -364,7 +364,8 @@ class Run:
         for k, folder in enumerate(folders):
             if not folder.exists():
                 save_arrays(folder, {key: array[k :: len(folders)] for key, array in inputs.items()})
-        task = Task(tuple((str(folder),) for folder in folders), steps, min(128, n), partial(adam, 3e-3, steps),
+        size, rate = SCHEDULES[name]
+        task = Task(tuple((str(folder),) for folder in folders), steps, min(size, n), partial(adam, rate, steps),
                     partial(warm_kl, steps), seed)  # fmt: skip
         train(model, task, self.workers, self.folder / name, self.every, callback=self.callback)
 
@@ -461,8 +462,7 @@ def _draft(train_part, valid_part, config, seed, run):
     state = learn_state(train_part, valid_part)
     x, valid = ((network_inputs(representation, part, state), targets(part, state))
                 for part in (train_part, valid_part))  # fmt: skip
-    trees = train_trees(x, valid, seed) if config.trees else None
-    voters = Voters(trees, train_linear(x) if config.linear else None)
+    voters = train_voters((x, valid), config.trees, config.linear, seed)
     networks = [
         make_network(representation, config, state, x[0], seed + 100 * k) for k in range(config.ensemble)
     ]

@@ -250,18 +250,21 @@ class Served:
     def _voted(self, inputs):
         s, a = self.settings, self.arrays
         heads = self.run(inputs).astype(float).reshape(len(inputs["place"]), -1, 4)  # (B, K, 4)
-        click = a["say"][0] * heads[:, :, 0]
-        if "tree/root" in a:
-            trees = {name.partition("/")[2]: x for name, x in a.items() if name.startswith("tree/")}
-            x = np.hstack([inputs[name] for name in TREE_PARTS if name in inputs])
-            click = click + a["say"][1] * grow(trees, x)[:, None]
+        click, order = a["say"][0] * heads[:, :, 0], a["say_orders"][0] * heads[:, :, 1]
+        click += a["say"][1] * self._grown("trees", inputs)[:, None]
+        order += a["say_orders"][1] * self._grown("orders", inputs)[:, None]
         if "linear" in a:
             position = np.eye(50, dtype=np.float32)[np.minimum(inputs["place"][:, 0].astype(int), 49)]
             x = np.hstack([*(inputs[name] for name in LINEAR_PARTS if name in inputs), position])
             click = click + a["say"][2] * (x @ a["linear"][:-1] + a["linear"][-1])[:, None]
         value = np.exp(heads[:, :, 2] + np.exp(2 * heads[:, :, 3]) / 2).mean(axis=1) * s["value"]
-        logits = [_calibrated(s["click"], click), _calibrated(s["convert"], heads[:, :, 1]), np.log(value)]
+        logits = [_calibrated(s["click"], click), _calibrated(s["convert"], order), np.log(value)]
         return effects_of(np.column_stack(logits), s["has"])
+
+    def _grown(self, kind, inputs):
+        trees = {name.partition("/")[2]: x for name, x in self.arrays.items() if name.startswith(f"{kind}/")}
+        x = np.hstack([inputs[name] for name in TREE_PARTS if name in inputs])
+        return grow(trees, x) if trees else np.zeros(len(x))
 
 
 def _calibrated(found, logits):

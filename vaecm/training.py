@@ -10,6 +10,7 @@ from keras import ops
 from vaecm.losses import Tensor
 
 Latent = namedtuple("Latent", "mean log_var")
+SCHEDULES = {"contents": (128, 3e-3), "histories": (64, 1e-2)}  # rows of a step, and the highest rate
 
 
 class TracedOnce(keras.Model):

@@ -16,7 +16,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from numbers import Integral
 from pathlib import Path
@@ -28,7 +28,7 @@ from scipy.stats import t as student
 from tqdm.auto import tqdm
 
 from vaecm.baselines import GlobalRate, TableInputs
-from vaecm.effects import Voters, train_linear, train_network, train_trees
+from vaecm.effects import train_network, train_voters
 from vaecm.io import new_file
 from vaecm.latents import Representation
 from vaecm.market import Market
@@ -394,7 +394,11 @@ class KeptPredictor(EffectPredictor):
         seeds = [self.seed + 100 * k for k in range(config.ensemble)]
         networks = [make_network(representation, config, state, parts[0][0], seed) for seed in seeds]
         self.networks = [train_network(network, *parts, *options) for network in networks]
-        self.voters = self._voters(parts)
+        wanted = config.trees, config.linear
+        voters = self._once(
+            ("voters", *window, *wanted), lambda: train_voters(parts, *wanted, self.encoder_seed)
+        )
+        self.voters = replace(voters)  # their say is learned anew
         calibrate(state, self.networks, self.voters, parts[1], met(validation))
         return self
 
@@ -405,14 +409,6 @@ class KeptPredictor(EffectPredictor):
         columns = effects(outputs(self.networks, self.voters, self._inputs(market)), self.state)
         index = pd.Index(market.impressions["impression_id"], name="impression_id")
         return pd.DataFrame(columns, index=index)
-
-    def _voters(self, parts):
-        trees = linear = None
-        if self.config.trees:
-            trees = self._once(("trees", *self.window), lambda: train_trees(*parts, self.encoder_seed))
-        if self.config.linear:
-            linear = self._once(("linear", *self.window), lambda: train_linear(parts[0]))
-        return Voters(trees, linear)
 
     def _inputs(self, market):
         make = lambda: network_inputs(self.representation, market, self.state)  # noqa: E731

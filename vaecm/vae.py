@@ -15,7 +15,7 @@ from vaecm.losses import Tensor
 from vaecm.training import Latent, TracedOnce
 
 PAUSE = float(np.log1p(1_800))  # a longer one ends a session
-OTHERS = 1_024  # items that the next one is told from, at most
+OTHERS = 256  # items that the next one is told from, at most
 SHRINK = 2.0  # events of mean 0 that each mean of item embeddings counts beside its own
 RANK = 8  # of the map from what was seen to what is wanted next
 KNOTS = range(0, 14, 2)  # of log(1 + seconds): from now over minutes and hours to two days

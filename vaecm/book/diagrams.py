@@ -430,7 +430,10 @@ def overview() -> Drawing:
     asof = d.box(348, 234, 124, 72, "as-of features\nand attributes", GREEN, size=14)
     names = d.row(352, 40, ["content", "match", "user", "table", "place"], ORANGE)
     models = d.row(
-        452, 54, ["effect networks\nwide, deep, three heads", "trees, regression\nclicks only"], GREEN
+        452,
+        54,
+        ["effect networks\nwide, deep, three heads", "trees: clicks, orders\nregression: clicks"],
+        GREEN,
     )
     mean = d.box(100, 542, 320, 54, "weighing, calibration\non later impressions", GREEN)
     effects = d.row(632, 52, ["CTR\nclick rate", "CVR\nconversion rate", "sales\nyuan an impression"], PURPLE)

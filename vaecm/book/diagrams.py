@@ -418,7 +418,7 @@ def overview() -> Drawing:
     """
     d = Drawing("How vaecm predicts the effects of content", "Events give item embeddings. Two variational autoencoders "
                 "learn without labels, from contents and from the histories of users. As-of features say what was known "
-                "just before a request. Content, match, user, table and place go into networks, trees and a regression; "
+                "just before a request. Content, match, user, table and place go into a network, trees and a regression; "
                 "calibrated on later impressions, they give click rate, conversion rate and sales.", 520)  # fmt: skip
     contents = d.box(14, 20, 142, 70, "contents\ncover, title,\nsound, attributes", BLUE)
     log = d.box(172, 20, 200, 70, "log\nimpressions, clicks,\norders, events", BLUE)
@@ -432,7 +432,7 @@ def overview() -> Drawing:
     models = d.row(
         452,
         54,
-        ["effect networks\nwide, deep, three heads", "trees: clicks, orders\nregression: clicks"],
+        ["effect network\nwide, deep, three heads", "trees: clicks, orders\nregression: clicks"],
         GREEN,
     )
     mean = d.box(100, 542, 320, 54, "weighing, calibration\non later impressions", GREEN)

@@ -384,8 +384,8 @@ class Calibration:
 
     with :math:`\ell_0` the log-odds of the mean rate and :math:`\bar\ell` the mean of :math:`\ell` on validation, so that
     shift and slope do not lean on each other (Platt 1999). The slope is the best one on validation, :math:`\hat c`,
-    shrunk to :math:`c=\hat c\,(1-s^2/\hat c^2)_+` with its standard error s (James and Stein 1961): where evidence is
-    thin, the prediction moves to the mean rate.
+    shrunk to :math:`c=\hat c\,(1-s^2/\hat c^2)_+` with its standard error s, in the manner of James and Stein (1961):
+    where evidence is thin, the prediction moves to the mean rate.
 
     Attributes
     ----------

@@ -13,6 +13,7 @@ from matplotlib.patches import Ellipse
 # Okabe and Ito (2008), Color Universal Design: told apart with every common kind of colour vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#767676"
+PLATE = {"facecolor": "white", "edgecolor": "white", "pad": 0}  # behind a label, as its bbox
 MARKERS = "osD^vPX"
 # A model has the same colour in every chapter.
 MODELS = {

@@ -223,8 +223,8 @@ def train_trees(train: tuple, valid: tuple, seed: int = 0, head: str = "click") 
     """Boosted trees for clicks, or for conversions of clicks, on `tree_columns`; None where these do not vary.
 
     Each tree looks at some columns and corrects those before it (Ke et al. 2017, LightGBM, NeurIPS). They find thresholds
-    and their combinations, where a network is smooth: both together are better than either. Conversions are learned from
-    the mean rate times the share of orders that has come, which is not part of what the trees then tell.
+    and their combinations, where a network is smooth: both together are better than either. Conversions begin at
+    the mean rate times the share of orders that has come by then; that share is no part of what the trees tell.
     """
     parts = [(x, *head_rows(y, head)) for x, y in (train, valid)]
     if any(len(np.unique(outcome)) < 2 for _, _, outcome, _ in parts):

@@ -257,11 +257,11 @@ def train_linear(train: tuple) -> np.ndarray | None:
     better than a strong penalty: each standardised column has a weight of 0 +- 0.03.
     """
     inputs, y = train
-    known = np.isfinite(y[:, 0])
-    if len(np.unique(y[known, 0])) < 2:
+    rows, clicked, _ = head_rows(y, "click")
+    if len(np.unique(clicked)) < 2:
         return None
-    x = linear_columns(inputs)[known]
-    fitted = LogisticRegression(C=1e-3, max_iter=200, tol=1e-3).fit(x, y[known, 0])
+    x = linear_columns(inputs)[rows]
+    fitted = LogisticRegression(C=1e-3, max_iter=200, tol=1e-3).fit(x, clicked)
     return np.append(fitted.coef_[0], fitted.intercept_[0])
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.special import expit, logit
 from tqdm import tqdm
 
-from vaecm.effects import LOOKS, Calibration, EffectNetwork, Voters, train_network, train_voters
+from vaecm.effects import LOOKS, Calibration, EffectNetwork, Voters, head_rows, train_network, train_voters
 from vaecm.export import export_predictor
 from vaecm.history import seconds
 from vaecm.io import checked_folder, new_folder
@@ -358,7 +358,8 @@ class EffectPredictor:
             arrays = dict(arrays)
         voters = {name: arrays.pop(name) for name in ("say", "say_orders", "linear") if name in arrays}
         trees = {name: path / f"{name}.txt" for name in ("trees", "orders")}
-        trees = {name: lightgbm.Booster(model_file=file) for name, file in trees.items() if file.exists()}
+        trees = {name: file.read_text(encoding="utf-8") for name, file in trees.items() if file.exists()}
+        trees = {name: lightgbm.Booster(model_str=text) for name, text in trees.items()}
         predictor.voters = Voters(**voters, **trees)
         predictor.representation = Representation.from_state(
             settings["features"], arrays, predictor.config, predictor.seed
@@ -566,16 +567,17 @@ def calibrate(state: dict, networks: list, voters: Voters, valid: tuple, pairs: 
     `pairs` (B,) tells which user meets which content: pairs that meet again tell what nothing known explains.
     """
     inputs, y = valid
-    voters.weigh(outputs(networks, Voters(), inputs).mean(axis=0), inputs, y)
-    heads = outputs(networks, voters, inputs)
-    clicks, rows, orders, ripe = state["counts"]
-    known = np.isfinite(y[:, 0])
-    click = pooled(heads[:, :, 0])[known]
-    state["click"] = Calibration.learn(click, y[known, 0], clicks, rows)
-    state["click"].learn_spread(click, y[known, 0], pairs[known])
-    known = (y[:, 0] == 1) & np.isfinite(y[:, 1])
-    convert = pooled(heads[:, :, 1])
-    state["convert"] = Calibration.learn(convert[known], y[known, 1], orders, ripe, y[known, 3])
+    heads = outputs(networks, Voters(), inputs)
+    voters.weigh(heads.mean(axis=0), inputs, y)
+    heads = voters.join(heads, inputs)
+    clicks, shown, orders, ripe = state["counts"]
+    rows, clicked, _ = head_rows(y, "click")
+    click = pooled(heads[:, :, 0])[rows]
+    state["click"] = Calibration.learn(click, clicked, clicks, shown)
+    state["click"].learn_spread(click, clicked, pairs[rows])
+    rows, converted, maturity = head_rows(y, "convert")
+    convert = pooled(heads[:, :, 1])[rows]
+    state["convert"] = Calibration.learn(convert, converted, orders, ripe, maturity)
     sold = y[:, 2] > 0
     value = np.exp(heads[:, sold, 2] + np.exp(2 * heads[:, sold, 3]) / 2).mean(axis=0)
     n = sold.sum()

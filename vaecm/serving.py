@@ -263,8 +263,9 @@ class Served:
 
     def _grown(self, kind, inputs):
         trees = {name.partition("/")[2]: x for name, x in self.arrays.items() if name.startswith(f"{kind}/")}
-        x = np.hstack([inputs[name] for name in TREE_PARTS if name in inputs])
-        return grow(trees, x) if trees else np.zeros(len(x))
+        if not trees:
+            return np.zeros(len(inputs["place"]))
+        return grow(trees, np.hstack([inputs[name] for name in TREE_PARTS if name in inputs]))
 
 
 def _calibrated(found, logits):

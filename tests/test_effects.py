@@ -378,6 +378,20 @@ def test_noise_is_shrunk_to_the_mean_rate():
     assert max(slopes) < 0.25
 
 
+def test_a_mean_rate_moves_with_evidence_and_not_with_the_luck_of_few_clicks():
+    """Of a score that tells nothing: 600 rows with two or three clicks, then a rate that has doubled in 60,000 rows."""
+    rng, shifts = np.random.default_rng(7), []
+    for _ in range(200):
+        y = rng.random(600) < 0.004
+        found = Calibration.learn(rng.normal(size=600), y, 20, 5_000)
+        shifts.append(0 if found.slope else found.shift)
+    assert np.sqrt(np.mean(np.square(shifts))) < 0.06  # not shrunk: 0.10
+    doubled = np.random.default_rng(8).random(60_000) < 0.008
+    found = Calibration.learn(np.random.default_rng(10).normal(size=60_000), doubled, 40, 10_000)
+    assert found.slope == 0
+    assert found.shift == pytest.approx(np.log(2), abs=0.12)
+
+
 @pytest.mark.parametrize("offset", [-4.0, -2.0, 0.0, 2.0])
 @pytest.mark.parametrize("n", [10, 40, 400])
 def test_calibration_is_never_worse_than_the_mean_rate_on_validation(n, offset):

@@ -102,10 +102,6 @@ class EffectNetwork(TracedOnce):
             )
         super().build(input_shape)
 
-    @property
-    def metrics(self):
-        return list(self.trackers.values())
-
     def bend(self, table):
         """The table and its hinges max(0, x - knot): (B, D + nK)."""
         if not self.knots.size:
@@ -385,7 +381,7 @@ class Calibration:
     with :math:`\ell_0` the log-odds of the mean rate and :math:`\bar\ell` the mean of :math:`\ell` on validation, so that
     shift and slope do not lean on each other (Platt 1999). The slope is the best one on validation, :math:`\hat c`,
     shrunk to :math:`c=\hat c\,(1-s^2/\hat c^2)_+` with its standard error s, in the manner of James and Stein (1961):
-    where evidence is thin, the prediction moves to the mean rate.
+    where evidence is thin, the prediction moves to the mean rate. With no slope left, the shift is shrunk likewise.
 
     Attributes
     ----------
@@ -430,10 +426,11 @@ class Calibration:
             score = x @ ((y - p) / (p * (1 - p)) * change) - prior @ at
             at = at + np.clip(np.linalg.solve(information, score), -1, 1)
         sd = np.sqrt(np.diag(np.linalg.inv(information)))
-        slope = at[1] * max(1 - (sd[1] / at[1]) ** 2, 0.0) if at[1] > 0 else 0.0
-        found = cls(base, pivot, at[0], slope, sd[0], sd[1], 0.0, float(events), float(rows))
-        found._accept(logits, y, maturity)
-        return found
+        sure = np.maximum(1 - (sd / np.where(at == 0, np.inf, at)) ** 2, 0.0)
+        slope = max(at[1], 0.0) * sure[1]
+        shift = at[0] if slope else at[0] * sure[0]
+        found = cls(base, pivot, shift, slope, *sd, 0.0, float(events), float(rows))
+        return found._accept(logits, y, maturity)
 
     def _accept(self, logits, y, maturity):
         """Never worse than the mean rate on what was calibrated on."""
@@ -446,6 +443,7 @@ class Calibration:
             other = replace(self, **weaker)
             if not loss(self(logits)) < loss(other(logits)):
                 self.shift, self.slope = other.shift, other.slope
+        return self
 
     def learn_spread(self, logits: np.ndarray, outcome: np.ndarray, pairs: np.ndarray) -> None:
         r"""Learn from repeated meetings of a user and a content how much of the log-odds nothing known explains.

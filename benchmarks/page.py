@@ -53,7 +53,7 @@ WORDS = {
     "auc": "AUC", "average_precision": "average precision", "log_loss": "log-loss",
 }  # fmt: skip
 
-OTHERS = r"^without |, |^whole$|^networks alone$"  # rows that have a table of their own
+OTHERS = r"^without |, |^whole$|^networks alone$|^wide part alone$"  # rows that have a table of their own
 COST = (
     "Seconds to fit, and to predict the test part, the making of tables included; peak memory of the process, with what "
     "all rows share. Means, with the least and the most of the markets."
@@ -135,6 +135,9 @@ def protocol(result):
     if len(lost):
         words = "What each part is worth: log-loss of clicks without it minus the whole model's, paired by seed. Above "
         yield words + "zero the part pays.", lost
+        wide = tables.parts_table(rows, whole="networks alone", parts="networks alone|wide part alone")
+        words = "What the deep part is worth where nothing but networks votes: the wide part's log-loss minus that of "
+        yield words + "wide and deep together.", wide
     if result["tuned"]:
         found = {
             k: {
@@ -340,6 +343,7 @@ SECTIONS = {
     "kuairand": ("A real feed, and what each part is worth there", protocol),
     "heads": ("Representations by heads, on the simulated market", protocol),
     "simulated_parts": ("What each part is worth on the simulated market", protocol),
+    "million": ("What each part is worth in ten times the log", protocol),
     "next_event": ("What a user does next", next_event),
     "real": ("Texts, pictures, tables and few clicks", real),
     "decisions": ("Decisions", decisions),
@@ -357,12 +361,12 @@ SECTIONS = {
 EARLIER = "Measured with an earlier model, which"
 NOTES = {
     "kuairand": " There is one log: intervals tell what the seed of a training changes, not what another log would show. "
-    f"{EARLIER} had two networks, trees for clicks alone and a history VAE that was hardly trained.",
+    "The rivals are those of an earlier run.",
     "heads": f" {EARLIER} had two networks and a history VAE that was hardly trained.",
-    "parts": f" {EARLIER} had two networks, trees that did not read topics of titles nor told conversions, and a history "
-    "VAE that was hardly trained.",
-    "simulated_parts": f" {EARLIER} had two networks and neither learned how far to trust its experts nor compared "
-    "contents with what a user had looked at; its history VAE was hardly trained.",
+    "parts": " The rivals are those of an earlier run.",
+    "simulated_parts": " On all labels the rivals are those of an earlier run.",
+    "million": " One seed: it gives no interval. Ten times as many users, contents and impressions as above, the same "
+    "settings, so that the VAEs take as many steps.",
     "compress": f" {EARLIER} had two networks, and trees that did not read topics of titles nor told conversions.",
     "real": f" {EARLIER} had two networks, and trees for clicks alone.",
     "decisions": f" {EARLIER} had two networks, trees for clicks alone and a history VAE that was hardly trained.",
@@ -374,7 +378,9 @@ COMMANDS = {
     "heads": "protocol --stage heads --name heads --n 100000 --users 2000 --seeds 31 32 33",
     "parts": "protocol --stage pictures --name parts --n 100000 --users 2000 --seeds 31 32 33",
     "kuairand": "protocol --stage kuairand --name kuairand --seeds 31 32 33",
-    "simulated_parts": "protocol --stage rivals parts --name simulated_parts --n 100000 --users 2000 --seeds 31 32 33",
+    "million": "protocol --stage parts --name million --n 1000000 --users 20000 --contents 30000 --seeds 31",
+    "simulated_parts": "protocol --stage rivals parts few --name simulated_parts --n 100000 --users 2000 "
+    "--seeds 31 32 33",
     "decisions": "decisions --n 100000 --users 2000 --settings parts",
 }
 

@@ -237,6 +237,7 @@ def rows_of_stage(stage, bench, tuned):
         for name in VOTERS:
             yield name, lambda name=name: model_row(bench, alone(bench, name))
         yield "without deep part", lambda: head_row(bench, NETWORK, "VAE", BOOSTED | {"hidden": ""})
+        yield "wide part alone", lambda: head_row(bench, NETWORK, "VAE", {"hidden": ""})
         for part in PARTS:
             name = f"without {part}"
             if stage != "kuairand" or part not in ("picture CNN", "text CNN"):  # it has neither

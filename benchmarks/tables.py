@@ -79,13 +79,13 @@ def share_table(rows, part, stage="rivals"):
     return marked(wide.fillna(""), rows, stage)
 
 
-def parts_table(rows, metric="ctr_log_loss"):
+def parts_table(rows, metric="ctr_log_loss", whole="whole", parts="whole|without |networks alone"):
     """What the model without a part loses against the whole one: rows are parts, columns where it was measured."""
     table = long(rows).query("metric == @metric")
-    table = table[table["model"].str.match("whole|without |networks alone")]
-    if not len(table):
+    table = table[table["model"].str.match(parts)]
+    if whole not in set(table["model"]):
         return pd.DataFrame()
-    found = over_seeds(paired(table, "whole"))
+    found = over_seeds(paired(table, whole))
     where = {
         ("parts", "all"): "all",
         ("parts", "cold"): "new content",

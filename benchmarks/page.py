@@ -135,9 +135,10 @@ def protocol(result):
     if len(lost):
         words = "What each part is worth: log-loss of clicks without it minus the whole model's, paired by seed. Above "
         yield words + "zero the part pays.", lost
-        wide = tables.parts_table(rows, whole="networks alone", parts="networks alone|wide part alone")
+    deep = tables.deep_table(rows)
+    if len(deep):
         words = "What the deep part is worth where nothing but networks votes: the wide part's log-loss minus that of "
-        yield words + "wide and deep together.", wide
+        yield words + "wide and deep together.", deep
     if result["tuned"]:
         found = {
             k: {

@@ -79,13 +79,13 @@ def share_table(rows, part, stage="rivals"):
     return marked(wide.fillna(""), rows, stage)
 
 
-def parts_table(rows, metric="ctr_log_loss", whole="whole", parts="whole|without |networks alone"):
+def parts_table(rows, metric="ctr_log_loss", whole="whole", parts="without |networks alone"):
     """What the model without a part loses against the whole one: rows are parts, columns where it was measured."""
     table = long(rows).query("metric == @metric")
-    table = table[table["model"].str.match(parts)]
-    if whole not in set(table["model"]):
+    table = paired(table[table["model"].str.match(f"{whole}|{parts}")], whole)
+    if not len(table):
         return pd.DataFrame()
-    found = over_seeds(paired(table, whole))
+    found = over_seeds(table)
     where = {
         ("parts", "all"): "all",
         ("parts", "cold"): "new content",
@@ -99,6 +99,11 @@ def parts_table(rows, metric="ctr_log_loss", whole="whole", parts="whole|without
     text = [interval(r["mean"], r["low"], r["high"], signed=True) for r in found.to_dict("records")]
     wide = found.assign(text=text).pivot(index="model", columns="where", values="text").fillna("")
     return wide[[name for name in where.values() if name in wide]]
+
+
+def deep_table(rows, metric="ctr_log_loss"):
+    """What the networks alone lose without their hidden layers."""
+    return parts_table(rows, metric, "networks alone", "wide part alone")
 
 
 def grid(rows, part="all", metric="ctr_log_loss", stage="heads"):
@@ -146,3 +151,4 @@ def show(rows):
     for part in ("all", "cold", "gaps"):
         print(f"\nrepresentations by heads, {part}\n{grid(rows, part).to_string()}")
     print(f"\nwithout a part, minus the whole model\n{parts_table(rows).to_string()}")
+    print(f"\nwide part alone, minus the networks alone\n{deep_table(rows).to_string()}")

@@ -426,21 +426,20 @@ class Calibration:
             score = x @ ((y - p) / (p * (1 - p)) * change) - prior @ at
             at = at + np.clip(np.linalg.solve(information, score), -1, 1)
         sd = np.sqrt(np.diag(np.linalg.inv(information)))
-        sure = np.maximum(1 - (sd / np.where(at == 0, np.inf, at)) ** 2, 0.0)
-        slope = max(at[1], 0.0) * sure[1]
-        shift = at[0] if slope else at[0] * sure[0]
-        found = cls(base, pivot, shift, slope, *sd, 0.0, float(events), float(rows))
-        return found._accept(logits, y, maturity)
+        still, slope = at * np.maximum(1 - (sd / np.where(at == 0, np.inf, at)) ** 2, 0.0)
+        slope = max(slope, 0.0)
+        found = cls(base, pivot, at[0] if slope else still, slope, *sd, 0.0, float(events), float(rows))
+        return found._accept(logits, y, maturity, still)
 
-    def _accept(self, logits, y, maturity):
-        """Never worse than the mean rate on what was calibrated on."""
+    def _accept(self, logits, y, maturity, still):
+        """Never worse than the mean rate on what was calibrated on; `still` is the shift where no slope is left."""
 
         def loss(log_odds):
             p = np.clip(maturity * expit(log_odds), 1e-9, 1 - 1e-9)
             return -np.sum(np.where(y > 0, np.log(p), np.log1p(-p)))
 
-        for weaker in ({"slope": 0.0}, {"slope": 0.0, "shift": 0.0}):
-            other = replace(self, **weaker)
+        for shift in (still, 0.0):
+            other = replace(self, slope=0.0, shift=shift)
             if not loss(self(logits)) < loss(other(logits)):
                 self.shift, self.slope = other.shift, other.slope
         return self

@@ -15,7 +15,7 @@ from keras import ops
 
 import vaecm
 from vaecm.effects import train_network
-from vaecm.latents import Representation, last_before, mean_rows, request_seconds, session_start
+from vaecm.latents import Representation, mean_rows, request_seconds, rows_before
 from vaecm.predictor import learn_state, make_network, network_inputs, targets
 
 LENGTH, BATCH = 32, 512
@@ -151,13 +151,12 @@ class JointBatches(keras.utils.PyDataset):
     def _read_events(self, representation, market):
         asked, at = np.unique(market.user_rows, return_inverse=True)
         (events, looks), time = representation.events_of(market, asked), request_seconds(market)
-        user, then = events["user"].to_numpy(), events["time"].to_numpy()
-        self.last, self.first = last_before(user, then, at, time)
-        there = self.last >= self.first
+        then = events["time"].to_numpy()
+        self.first, start, end = rows_before(events, at, time)
+        self.last, there = end - 1, end > self.first
         self.gap = np.where(there, np.log1p(np.maximum(time - then[np.maximum(self.last, 0)], 0)), 0).astype(
             np.float32
         )
-        start, end = session_start(events, self.first, self.last + 1, time), self.last + 1
         for name, begin in (("session", start), ("every", self.first)):
             setattr(self, name, mean_rows(representation.items.table, events["item"], begin, end))
             setattr(self, f"{name}_look", mean_rows(looks, events["look"], begin, end))

@@ -136,7 +136,7 @@ class TableReader:
         """The features' design, and the further columns standardised, gaps as 0."""
         return np.hstack([self.learned.design(table), self._scaled(self.more)])
 
-    def inputs(self, market):
+    def inputs(self, market, rng=None, known=None):
         """Content, user and match (B, ...); one column of zeros where the table has none."""
         return {
             key: self._scaled(columns) if columns else self._nothing()

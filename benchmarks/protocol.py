@@ -199,9 +199,9 @@ def alone(bench, name):
     """The fitted whole model with some of its voters taken away, calibrated anew."""
     model, voters = copy(bench.predictor), replace(bench.predictor.voters)
     if name in ("without trees", "networks alone"):
-        voters.trees = voters.orders = None
+        voters.trees = {}
     if name in ("without regression", "networks alone"):
-        voters.linear = None
+        voters.linear = {}
     model.voters, model.state = voters, dict(model.state)
     valid = bench.validation
     inputs = network_inputs(model.representation, valid, model.state)

@@ -144,6 +144,21 @@ def test_orders_without_an_outcome_for_some_clicks_are_refused(plain_log):
     assert rows_of_report(report, "missing target") == 5 == len(table) - len(cleaned.impressions)
 
 
+@pytest.mark.parametrize("bad", [np.nan, -5.0])
+def test_few_clicks_are_no_reason_to_select_on_the_outcome(plain_log, bad):
+    log = plain_log.impressions[:200].copy()
+    log[["converted", "sales"]] = 0
+    clicks = log.index[log["clicked"] == 1][:40]
+    log.loc[clicks[:12], ["converted", "sales"]] = 1, 30.0
+    log.loc[clicks[:10], "sales"] = bad
+    with pytest.raises(MarketError, match=r"impressions\.sales: .* in 10 of \d+ clicks"):
+        clean(replace(plain_log, impressions=log))
+    log = plain_log.impressions.copy()
+    log.loc[log.index[log["converted"] == 1][0], "sales"] = bad
+    cleaned, _ = clean(replace(plain_log, impressions=log))
+    assert len(cleaned.impressions) == len(log) - 1
+
+
 def test_an_order_is_where_sales_are_above_0(plain_log):
     bare = replace(plain_log, impressions=plain_log.impressions.drop(columns="converted"))
     cleaned, report = clean(bare)

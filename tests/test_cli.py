@@ -36,7 +36,7 @@ def test_check_names_everything_that_is_wrong_once(folder, capsys):
     assert main(["check", str(folder)]) == 1
     captured = capsys.readouterr()
     assert "users.csv: is empty" in captured.err
-    assert "contents.csv: EOF inside string" in captured.err
+    assert "contents.csv: a quote is opened and not closed" in captured.err
     assert captured.err.count("error:") == 1
     assert "Traceback" not in captured.err
 
@@ -87,6 +87,23 @@ class Mean:
         return pd.DataFrame(
             {"ctr": 0.1}, index=pd.Index(market.impressions["impression_id"], name="impression_id")
         )
+
+
+def test_wrong_options_are_named_together(folder, tmp_path, capsys):
+    bad = ["--set", "epoks=3", "--set", "units=0", "--set", "beta", "--set", "hidden=x", "--seed", "-5"]
+    assert main(["fit", str(folder), "--out", str(tmp_path / "model"), *bad]) == 1
+    error = capsys.readouterr().err
+    for words in (
+        "epoks",
+        "units must be a whole number from 1 to 4096, got 0",
+        "--set beta",
+        "hidden=x",
+        "seed",
+        "-5",
+    ):
+        assert words in error
+    assert main(["predict", str(tmp_path), str(folder), "--out", str(tmp_path / "effects.xlsx")]) == 1
+    assert "effects.xlsx must end in .csv or .csv.gz" in capsys.readouterr().err
 
 
 def test_parts_are_predicted_in_order(folder, monkeypatch, capsys):

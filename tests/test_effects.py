@@ -297,20 +297,20 @@ def said(n, good, seed=0):
 @pytest.mark.parametrize(("good", "say"), [("networks", (1, 0, 0)), ("linear", (0, 0, 1))])
 def test_who_is_right_gets_the_say(good, say):
     heads, inputs, y, weights = said(20_000, good)
-    voters = Voters(None, weights)
+    voters = Voters({}, {"click": weights})
     voters.weigh(heads, inputs, y)
-    np.testing.assert_allclose(voters.say, say, atol=0.08)
-    np.testing.assert_array_equal(voters.say_orders, (1, 0))
+    np.testing.assert_allclose(voters.say["click"], say, atol=0.08)
+    np.testing.assert_array_equal(voters.say["convert"], (1, 0, 0))
 
 
 def test_few_clicks_leave_all_the_same_say():
     heads, inputs, y, weights = said(10, "networks")
-    voters = Voters(None, weights)
+    voters = Voters({}, {"click": weights})
     voters.weigh(heads, inputs, y)
-    np.testing.assert_allclose(voters.say, (0.5, 0, 0.5), atol=0.12)
+    np.testing.assert_allclose(voters.say["click"], (0.5, 0, 0.5), atol=0.12)
     voters = Voters()
     voters.weigh(heads, inputs, y)
-    np.testing.assert_array_equal(voters.say, (1, 0, 0))
+    np.testing.assert_array_equal(voters.say["click"], (1, 0, 0))
 
 
 def test_who_is_right_about_orders_gets_the_say_though_most_are_still_to_come():
@@ -330,7 +330,8 @@ def test_all_have_their_say_in_click_and_conversion():
         def predict(self, columns, raw_score):
             return columns[:, 1].astype(float)
 
-    voters = Voters(Trees(), weights, np.array([0.2, 0.3, 0.5]), Trees(), np.array([0.6, 0.4]))
+    say = {"click": np.array([0.2, 0.3, 0.5]), "convert": np.array([0.6, 0.4, 0])}
+    voters = Voters({"click": Trees(), "convert": Trees()}, {"click": weights}, say)
     joined, trees = voters.join(heads[None], inputs)[0], inputs["table"][:, 1]
     click = 0.2 * heads[:, 0] + 0.3 * trees + 0.5 * inputs["table"][:, 0]
     np.testing.assert_allclose(joined[:, 0], click, atol=1e-5)

@@ -1,7 +1,7 @@
 """Laws of the features: learned from training alone, named, honest about gaps, and the same for every spelling."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from vaecm.features import (
     TableEncoder,
     Tokens,
     Topics,
+    _distinct,
     joined,
     known_contents,
     moments,
@@ -24,6 +25,7 @@ from vaecm.features import (
 )
 from vaecm.items import ItemEmbeddings
 from vaecm.market import MarketError
+from vaecm.schema import column_kinds
 
 MANY = list(range(4)) * 10
 
@@ -306,7 +308,7 @@ def test_contents_of_another_shape_are_refused_by_name(features, test_part):
     other = replace(test_part, covers=np.zeros((n, 9, 9), np.uint8), vectors={"clip": np.zeros((n, 2))})
     with pytest.raises(MarketError) as caught:
         features.content_inputs(other, np.arange(2))
-    assert "shape of training (8, 10, 3), got (9, 9)" in str(caught.value)
+    assert "shape of training (8, 10, 3), got (9, 9, 3)" in str(caught.value)
     assert "shape of training (5,), got (2,)" in str(caught.value)
 
 
@@ -372,3 +374,106 @@ def test_events_in_numbers():
     np.testing.assert_array_equal(found["item"][0], [[1, 2], [np.nan] * 2, [np.nan] * 2])
     assert features.codes(["TOYS", None, "new"]).tolist() == [2, 0, 0]
     assert features.codes([]).tolist() == []
+
+
+# --- found with files of others
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("हिन्दी किताब", ["हिन्दी", "किताब"]),
+        ("مُحَمَّد", ["مُحَمَّد"]),
+        ("தமிழ் நாடு", ["தமிழ்", "நாடு"]),
+        ("กาแฟ", ["ก", "กา", "า", "าแ", "แ", "แฟ", "ฟ"]),
+        ("한국어 제목", ["한국어", "제목"]),
+        ("hot🔥🔥 ❤️", ["hot", "🔥", "🔥", "❤"]),
+    ],
+)
+def test_words_of_any_script_are_whole(text, words):
+    assert tokenize(text) == words
+
+
+def test_a_cell_is_read_by_the_kind_that_training_learned():
+    """Whatever the other cells of its column hold in the file that is predicted."""
+    learned = pd.DataFrame({
+        "vip": ["yes", "no"] * 20, "mood": ["yes", "no", "maybe", "no"] * 10, "fee": ["¥1,234", "¥5"] * 20,
+        "size": ["1.50", "2.50"] * 20, "grade": ["1.50", "2.50", "free", "free"] * 10,
+        "since": ["25/03/2024", "04/05/2024"] * 20,
+    })  # fmt: skip
+    market = parts()[0]
+    market = replace(market, users=market.users.iloc[:40].reset_index(drop=True).join(learned))
+    kinds = {name: k for name, k in column_kinds("users", market.users).items() if name in learned}
+    assert kinds == {
+        "vip": "flag", "mood": "class", "fee": "number", "size": "number", "grade": "class", "since": "time",
+    }  # fmt: skip
+    encoder = TableEncoder.learn("user", market.users, kinds)
+    whole = pd.DataFrame(encoder.encode(market.users), columns=encoder.names)
+    for other in (
+        {"vip": "maybe", "mood": "no", "fee": "free", "size": "free", "grade": "2.50", "since": "none"},
+        {"vip": True, "mood": "yes", "fee": 3, "size": 2, "grade": 2.5, "since": "07/05/2024"},
+    ):
+        few = pd.concat([market.users.iloc[:1], market.users.iloc[:1].assign(**other)], ignore_index=True)
+        found = pd.DataFrame(encoder.encode(few), columns=encoder.names)
+        pd.testing.assert_frame_equal(found[:1], whole[:1])
+        assert encoder.cells(few, "since")[0] == pd.Timestamp("2024-03-25").timestamp()
+    assert encoder.cells(few, "since")[1] == pd.Timestamp("2024-05-07").timestamp()
+    assert found.iloc[1][["user_vip", "user_mood=yes", "user_fee", "user_size", "user_grade=2.5"]].tolist() == [
+        1, 1, 3, 2, 1]  # fmt: skip
+    again = TableEncoder(**json.loads(json.dumps(asdict(encoder))))
+    np.testing.assert_array_equal(again.encode(few), encoder.encode(few))
+
+
+def test_names_of_columns_never_come_twice():
+    assert _distinct(["a", "a", "a_2", "a"]) == ["a", "a_3", "a_2", "a_4"]
+
+
+def test_a_vector_may_have_any_name():
+    train, n = parts()[0], len(parts()[0].contents)
+    x = np.random.default_rng(0).normal(3, 2, (n, 5))
+    one = Features.learn(replace(train, vectors={"clip": x}))
+    two = Features.learn(replace(train, vectors={"content": x}))
+    rows = np.arange(9)
+    mine, other = (f.content_inputs(replace(train, vectors={name: x}), rows)
+                   for f, name in ((one, "clip"), (two, "content")))  # fmt: skip
+    np.testing.assert_array_equal(mine["attributes"], other["attributes"])
+    np.testing.assert_array_equal(mine["vector_clip"], other["vector_content"])
+
+
+def test_grey_and_coloured_pictures_serve_for_each_other(features, test_part):
+    rows = np.arange(7)
+    grey = np.random.default_rng(0).integers(0, 256, (len(test_part.contents), 8, 10), np.uint8)
+    found = features.content_inputs(replace(test_part, covers=grey), rows)["cover"]
+    np.testing.assert_array_equal(found, np.stack([grey[rows]] * 3, axis=-1))
+    learned = Features.learn(replace(parts()[0], covers=grey))
+    coloured = np.stack([grey] * 3, axis=-1)
+    found = learned.content_inputs(replace(test_part, covers=coloured), rows)["cover"]
+    np.testing.assert_array_equal(found, grey[rows])
+
+
+def test_validation_of_another_folder_brings_its_own_events_and_users():
+    train, valid, _ = parts()
+    cut = pd.Timestamp(train.impressions["time"].max())
+    early, late = (train.events[mask] for mask in (train.events["time"] <= cut, train.events["time"] > cut))
+    assert len(late)
+    first = replace(train, events=early, users=train.users.iloc[1:].reset_index(drop=True), log=None)
+    second = replace(valid, events=late.reset_index(drop=True), log=None)
+    both = joined(first, second)
+    assert len(both.events) == len(train.events)
+    assert set(both.users["user_id"]) == set(train.users["user_id"])
+    assert both.users["user_id"][: len(first.users)].tolist() == first.users["user_id"].tolist()
+    assert len(both.log) == len(train.impressions) + len(valid.impressions)
+    again = joined(both, second)
+    assert len(again.events) == len(both.events)
+    assert len(again.log) == len(both.log)
+
+
+def test_roles_of_products_hold_for_their_contents():
+    train = parts()[0]
+    products = train.products.assign(shelf=np.arange(len(train.products)) % 3)
+    for roles, names in (
+        ({}, ["content_shelf"]), ({"products": {"shelf": "ignore"}}, []),
+        ({"products": {"shelf": "class"}}, ["content_shelf=0", "content_shelf=1", "content_shelf=2"]),
+    ):  # fmt: skip
+        learned = Features.learn(replace(train, products=products, roles=roles))
+        assert sorted(name for name in learned.names if "shelf" in name) == names

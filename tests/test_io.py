@@ -19,12 +19,12 @@ from vaecm.io import (
     new_file,
     new_folder,
     read_arrays,
-    read_numbers,
     rounded,
     writable_folder,
     write_arrays,
 )
 from vaecm.market import MarketError, load_market
+from vaecm.written import read_numbers
 
 
 def own(folder, encoding="utf-8", sep=",", **changes):
@@ -98,7 +98,7 @@ BROKEN = {
     "field beyond": ("contents.csv", lambda f: f.write_text("content_id,title\n7,a,stray\n")),
     "not packed": ("users.csv.gz", lambda f: (f.parent / "users.csv").rename(f)),
     "cut": ("impressions.csv.gz", lambda f: cut_short(f)),
-    "open quote": ("contents.csv", lambda f: f.write_text('content_id,title\n7,"open\n8,b\n')),
+    "open quote": ("contents.csv", lambda f: f.write_text('content_id,title\n7,b\n8,"open\n')),
     "bytes": ("users.csv", lambda f: f.write_bytes(b"user_id\n\xff\xfe\xfd\n")),
     "parquet": ("users.parquet", lambda f: (f.write_bytes(b"PAR1"), (f.parent / "users.csv").unlink())),
     "twice": ("users", lambda f: f.with_name("users.tsv").write_text("user_id\n1\n")),
@@ -262,7 +262,7 @@ def test_one_offset_holds_for_times_without_one(tmp_path):
     )  # fmt: skip
     market = load_market(folder).check()
     assert market.contents["published_at"][0] == pd.Timestamp("2024-05-13 07:00")
-    assert market.users["registered_at"][0] == pd.Timestamp("2024-05-01")
+    assert market.users["registered_at"][0] == pd.Timestamp("2024-04-30 16:00")  # midnight on the same clock
     zoned[0] = "2024-05-13 08:00:00Z"
     own(
         tmp_path,
@@ -271,7 +271,7 @@ def test_one_offset_holds_for_times_without_one(tmp_path):
     )
     with pytest.raises(
         MarketError,
-        match=r"contents\.published_at: times without a time zone beside times with \+00:00, \+08:00",
+        match=r"contents\.published_at: .* beside times with \+00:00, \+08:00 \(impressions\.time\)",
     ):
         load_market(tmp_path)
 
@@ -316,7 +316,7 @@ def test_unknown_columns_get_a_type_and_a_kind(tmp_path):
         "income": "number",
         "zip": "class",
     }
-    assert market.users["income"].tolist()[:2] == [1200, 30_000]
+    assert market.users["income"].tolist()[:2] == ["¥1,200", "3万"]  # read by the kind that training learns
     assert market.users["zip"].tolist() == ["00123", "10000", "2"]
 
 
@@ -598,3 +598,191 @@ def test_a_file_that_is_not_written_to_its_end_leaves_the_earlier_one(tmp_path):
     assert link.is_symlink()
     assert file.read_text() == "new"
     assert sorted(tmp_path.iterdir()) == [file, link]
+
+
+# --- found with files of others
+
+
+def test_a_column_of_another_clock_that_nobody_knows_moves_no_times(tmp_path):
+    seen = [f"2024-05-1{k} 16:00:00+0{k}:00" for k in (1, 2, 3, 4)]
+    plain = load_market(own(tmp_path / "a")).impressions["time"]
+    market = load_market(own(tmp_path / "b", impressions=lambda t: t.assign(seen_at=seen)))
+    assert market.impressions["time"].tolist() == plain.tolist()
+    assert market.describe().set_index("column").loc["seen_at", "kind"] == "time"
+
+
+@pytest.mark.parametrize(
+    ("sep", "price", "followers", "right"),
+    [
+        (";", ["12,500", "3,000"], ["1.234", "2.000"], ([12.5, 3], [1234, 2000])),
+        (";", ["12.5", "3.75"], ["1,234", "2,000"], ([12.5, 3.75], [1234, 2000])),
+        (",", ["12,50", "3,75"], ["1.234", "2.000"], ([12.5, 3.75], [1234, 2000])),
+        (",", ["12.50", "3.75"], ["1.234", "2.000"], ([12.5, 3.75], [1.234, 2])),
+        (",", ["12,500", "3,000"], ["1234", "2000"], ([12_500, 3_000], [1234, 2000])),
+    ],
+)
+def test_decimals_are_those_of_the_file(tmp_path, sep, price, followers, right):
+    change = {"price": price, "author_followers": followers, "weight": [followers[0], "free"]}
+    market = load_market(own(tmp_path, sep=sep, contents=lambda t: t.assign(**change)))
+    assert market.contents["price"].tolist() == right[0]
+    assert market.contents["author_followers"].tolist() == right[1]
+    comma = right[1][0] == 1234 and "." in followers[0]
+    assert market.contents["weight"].tolist() == ["1234" if comma else followers[0], "free"]
+
+
+def test_a_rename_of_nothing_is_named(tmp_path):
+    with pytest.raises(MarketError, match=r"users\.uidd: no such column to read as user_id .* uid, device"):
+        load_market(
+            own(tmp_path, users=lambda t: t.rename(columns={"user_id": "uid"})),
+            roles={"users": {"uidd": "user_id"}},
+        )
+    with pytest.raises(MarketError, match=r"got 'user_idd'"):
+        load_market(tmp_path, roles={"users": {"uid": "user_idd"}})
+    for roles in ([1], "x", {"users": 3}):
+        with pytest.raises(MarketError, match=r"must be \{table: \{column: kind\}\}"):
+            load_market(tmp_path, roles=roles)
+
+
+def test_another_column_may_take_a_known_name(tmp_path):
+    later = [f"2024-06-0{k} 10:00:00" for k in (1, 2, 3, 4)]
+    roles = {"impressions": {"time": "ignore", "shown_at": "time"}}
+    market = load_market(own(tmp_path, impressions=lambda t: t.assign(shown_at=later)), roles=roles).check()
+    assert market.impressions["time"].astype(str).tolist() == later
+    assert market.roles is None or "impressions" not in market.roles
+
+
+def test_parquet_of_other_tools(tmp_path):
+    pytest.importorskip("pyarrow")
+    rng = np.random.default_rng(0)
+    ids = [rng.bytes(16) for _ in range(3)]
+    from decimal import Decimal
+
+    big = [Decimal(2**60 + k) for k in range(4)]
+
+    def impressions(t):
+        made = t.assign(impression_id=big, clicked=pd.Categorical(["no", "yes", "no", "yes"]))
+        return made.assign(user_id=[ids[k % 3] for k in range(4)])
+
+    folder = own(tmp_path)
+    for name, change in (("users", lambda t: t.assign(user_id=ids)), ("impressions", impressions)):
+        table = change(pd.read_csv(folder / f"{name}.csv"))
+        table.to_parquet(folder / f"{name}.parquet")
+        (folder / f"{name}.csv").unlink()
+    market = load_market(folder)
+    assert market.users["user_id"].tolist() == [i.hex() for i in ids]
+    assert market.impressions["impression_id"].tolist() == [2**60 + k for k in range(4)]
+    assert market.impressions["clicked"].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("Sparse[int64]", [1, 0]), ("int32[pyarrow]", [1, None]), ("bool[pyarrow]", [True, None]),
+        ("double[pyarrow]", [1.5, None]), ("decimal128(9, 2)[pyarrow]", [1.5, None]),
+        ("timestamp[us][pyarrow]", [pd.Timestamp("2024-01-01"), None]),
+        ("timestamp[us, tz=Asia/Shanghai][pyarrow]", [pd.Timestamp("2024-01-01", tz="Asia/Shanghai"), None]),
+        ("string[pyarrow]", ["a", None]), ("category", [1.5, 2.5]), ("category", ["a", None]), ("uint8[pyarrow]", [1, 2]),
+    ],
+)  # fmt: skip
+def test_columns_of_other_types_are_saved_or_refused(tmp_path, dtype, values):
+    pytest.importorskip("pyarrow")
+    if dtype.startswith("decimal"):
+        import decimal
+
+        import pyarrow
+
+        column = pd.Series([decimal.Decimal("1.5"), None], dtype=pd.ArrowDtype(pyarrow.decimal128(9, 2)))
+    else:
+        column = pd.Series(values, dtype=dtype)
+    market = load_market(own(tmp_path / "own"))
+    market.contents["extra"] = column
+    market.save(tmp_path / "saved")
+    again = load_market(tmp_path / "saved")
+    assert again.contents["extra"].isna().tolist() == column.isna().tolist()
+    mine, other = (m.contents["extra"].dropna().astype(object).tolist() for m in (market, again))
+    assert [float(v) if isinstance(v, decimal_types()) else v for v in mine] == other
+    again.save(tmp_path / "again")
+
+
+def decimal_types():
+    import decimal
+
+    return decimal.Decimal
+
+
+def test_times_of_arrow_have_no_kept_type(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    import datetime
+
+    market = load_market(own(tmp_path / "own"))
+    clock = pd.Series([datetime.time(8), datetime.time(9)], dtype=pd.ArrowDtype(pyarrow.time32("s")))
+    market.contents["clock"] = clock
+    with pytest.raises(MarketError, match=r"contents\.clock: a text file cannot keep"):
+        market.save(tmp_path / "saved")
+
+
+def test_a_column_of_lists_is_ignored(tmp_path):
+    market = load_market(own(tmp_path))
+    market.impressions = pd.concat([market.impressions] * 40, ignore_index=True)
+    market.impressions["impression_id"] = np.arange(len(market.impressions))
+    market.impressions["tags"] = [["a", "b"]] * len(market.impressions)
+    assert market.describe().set_index("column").loc["tags", "kind"] == "ignore"
+
+
+@pytest.mark.parametrize("encoding", ["utf-32", "utf-16", "gb18030"])
+def test_wide_encodings_are_read(tmp_path, encoding):
+    market = load_market(own(tmp_path, encoding=encoding))
+    assert market.contents["title"][0] == "红色台灯"
+
+
+def test_pictures_and_vectors_tell_what_comes_twice(tmp_path):
+    from PIL import Image
+
+    folder = own(tmp_path)
+    (folder / "covers").mkdir()
+    for name, colour in (("7.png", "red"), ("7.gif", "blue"), ("8.bmp", "lime")):
+        Image.new("RGB", (40, 40), colour).save(folder / "covers" / name)
+    np.savez(folder / "vectors_clip.npz", ids=np.array([b"8", b"7"]), x=np.array([[8.0], [7.0]]))
+    market = load_market(folder)
+    assert any("more than one picture of a content" in note and "7.png" in note for note in market.notes)
+    assert market.covers[1, 5, 5].tolist() == [0, 255, 0]
+    assert market.vectors["clip"].tolist() == [[7.0], [8.0]]
+    np.savez(folder / "vectors_clip.npz", ids=np.array([7, 7]), x=np.array([[8.0], [7.0]]))
+    with pytest.raises(MarketError, match=r"vectors_clip.npz: id is there more than once"):
+        load_market(folder)
+
+
+def many(folder, queries):
+    """A folder with so many events as there are queries."""
+    own(folder)
+    time = pd.date_range("2024-05-01", periods=len(queries), freq="min").astype(str)
+    lines = [
+        f"{1 + k % 3},{t},search,{query}" for k, (t, query) in enumerate(zip(time, queries, strict=True))
+    ]
+    (folder / "events.csv").write_text(
+        "\n".join(["user_id,time,action,query", *lines]) + "\n", encoding="utf-8"
+    )
+    return folder
+
+
+def test_a_quote_that_stands_alone_swallows_no_lines(tmp_path):
+    queries = ["lamp"] * 50
+    queries[9], queries[40] = '"red lamp', '"blue lamp'
+    market = load_market(many(tmp_path / "a", queries))
+    assert market.events["query"].tolist() == queries
+    assert any("a quote stands alone" in note and "row 9, query" in note for note in market.notes)
+    queries[40] = "lamp"
+    assert load_market(many(tmp_path / "b", queries)).events["query"].tolist() == queries
+    queries[20:22] = '"tea, green"', '"blue lamp'  # now quotes cannot all be signs
+    with pytest.raises(MarketError, match=r"events.csv: a quote is opened and not closed: row \d+"):
+        load_market(many(tmp_path / "c", queries))
+
+
+def test_line_breaks_in_quotes_are_read(tmp_path):
+    queries = ["lamp"] * 30
+    queries[3] = '"one, two\nthree, four, five\nsix"'
+    queries[4] = '"a ""soft"" lamp\nor two"'
+    market = load_market(many(tmp_path, queries))
+    assert market.events["query"][3] == "one, two\nthree, four, five\nsix"
+    assert market.events["query"][4] == 'a "soft" lamp\nor two'
+    assert len(market.events) == 30

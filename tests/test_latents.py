@@ -9,7 +9,7 @@ from fits import TINY, fitted, parts
 from keras import ops
 
 from vaecm.history import user_stream
-from vaecm.latents import Representation, alike, drawn, last_before, mean_rows, session_start
+from vaecm.latents import Representation, alike, drawn, mean_rows, rows_before
 from vaecm.training import Latent, event_windows
 
 
@@ -50,13 +50,12 @@ def test_running_means_at_serving_are_those_of_training(learned):
     goes_on = inputs["gap"][:, 1:] <= np.log1p(1_800)
     there = own[:, 1:]
     asked = windows[:, 1:][there]
-    at, first = last_before(user, time, user[asked], time[asked])
-    alone = at == asked - 1  # events of the same second are not before each other
+    first, begun, end = rows_before(events, user[asked], time[asked])
+    alone = end == asked  # events of the same second are not before each other
     assert alone.sum() > 500
     assert goes_on[there].any()
     assert not goes_on[there].all()
-    starts = session_start(events, first, at + 1, time[asked]), first
-    found = [mean_rows(learned.items.table, events["item"], start, at + 1) for start in starts]
+    found = [mean_rows(learned.items.table, events["item"], start, end) for start in (begun, first)]
     for mine, theirs in zip(found, (session * goes_on[..., None], every), strict=True):
         np.testing.assert_allclose(mine[alone], theirs[there][alone], atol=1e-4)
 
@@ -65,31 +64,37 @@ def test_running_means_at_serving_are_those_of_training(learned):
 def test_a_session_ends_with_a_pause(pause, lately):
     table = np.array([[1.0], [4.0]], np.float32)
     events = pd.DataFrame({"item": [0, 1, -1, 1], "user": [0, 0, 0, 5], "time": [0, 5_000, 5_060, 0]})
-    first, end = np.array([0, 0, 3, 4]), np.array([3, 1, 3, 4])
-    start = session_start(events, first, end, 5_060 + np.array([pause, 0, 0, 0]))
-    session, every = (mean_rows(table, events["item"], begin, end) for begin in (start, first))
-    np.testing.assert_allclose(session[:, 0], [4 / 3 if lately else 0, 0, 0, 0], rtol=1e-6)
-    np.testing.assert_allclose(every[:, 0], [5 / 4, 1 / 3, 0, 0], rtol=1e-6)
+    second = 5_060 + np.array([pause, 0, pause, 0]) - np.array([0, 5_059, 0, 0])
+    first, begun, end = rows_before(events, np.array([0, 0, 3, 5]), second)
+    session, every = (mean_rows(table, events["item"], begin, end) for begin in (begun, first))
+    np.testing.assert_allclose(session[:, 0], [4 / 3 if lately else 0, 1 / 3, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(every[:, 0], [5 / 4, 1 / 3, 0, 4 / 3], rtol=1e-6)
 
 
 def test_means_without_any_event_are_zero():
     events = pd.DataFrame({name: np.zeros(0, np.int64) for name in ("item", "user", "time")})
     none = np.zeros(2, int)
-    assert session_start(events, none, none, np.array([5, 6])).tolist() == [0, 0]
+    assert [rows.tolist() for rows in rows_before(events, none, np.array([5, 6]))] == [[0, 0]] * 3
     assert mean_rows(np.zeros((0, 3), np.float32), events["item"], none, none).tolist() == [[0, 0, 0]] * 2
 
 
-def test_last_before_against_a_loop():
+def test_rows_before_against_a_loop():
     rng = np.random.default_rng(0)
     user = np.sort(rng.integers(0, 9, 80)) * 2
     time = rng.integers(0, 30, 80)
     time = time[np.lexsort((time, user))]
-    asked, second = rng.integers(0, 19, 300), rng.integers(-5, 40, 300)
-    last, first = last_before(user, time, asked, second)
+    time *= 400
+    asked, second = rng.integers(0, 19, 300), 400 * rng.integers(-5, 40, 300)
+    first, begun, end = rows_before(pd.DataFrame({"user": user, "time": time}), asked, second)
     for k in range(300):
         rows = np.flatnonzero((user == asked[k]) & (time < second[k]))
-        assert first[k] == np.searchsorted(user, asked[k])
-        assert (last[k] == rows[-1]) if len(rows) else (last[k] < first[k])
+        if not len(rows):
+            assert first[k] == begun[k] == end[k]
+            continue
+        pauses = np.flatnonzero(np.diff(time[rows]) > 1_800)
+        session = rows[pauses[-1] + 1 if len(pauses) else 0]
+        assert (first[k], end[k]) == (rows[0], rows[-1] + 1)
+        assert begun[k] == (session if second[k] - time[rows[-1]] <= 1_800 else end[k])
 
 
 # --- states of users

@@ -272,13 +272,17 @@ def test_ids_of_another_type_are_the_same_ids(market, kind):
 
 
 def test_rows_follow_the_tables(market):
-    assert market.user_rows is market.user_rows
+    settled = market.settled()
+    assert settled.user_rows is settled.user_rows
+    assert settled.content_table() is settled.content_table()
     other = replace(market, users=market.users[::-1])
     assert other.user_rows.tolist() == [2, 1, 2, 0, 1, 0]
     market.impressions = market.impressions[:2]
     assert market.user_rows.tolist() == [0, 1]
     stranger = with_column(market, "impressions", "user_id", [1, 99])
     assert stranger.user_rows.tolist() == [0, -1]
+    stranger.impressions.loc[0, "user_id"] = 98  # in place: nothing is remembered
+    assert stranger.user_rows.tolist() == [-1, -1]
 
 
 def test_a_part_knows_the_whole_past(market):
@@ -488,3 +492,23 @@ def test_damaged_files_are_refused_with_their_checksum(market, tmp_path, name, d
 def test_options_are_checked(tmp_path):
     with pytest.raises(ValueError, match="cover_size must be from 4 to 1024 pixels, got 0"):
         load_market(tmp_path, cover_size=0)
+
+
+def test_rows_are_selected_by_any_list_of_ids_or_mask(market):
+    ids = [101, 103]
+    for rows in (set(ids), tuple(ids), pd.Index(ids), pd.Series(ids)):
+        assert market.select(rows).impressions["impression_id"].tolist() == ids
+    mask = pd.array([True, None, True, False, False, False], dtype="boolean")
+    chosen = market.select(mask).impressions["impression_id"].tolist()
+    assert chosen == market.impressions["impression_id"].iloc[[0, 2]].tolist()
+    for rows in (None, 101, "101"):
+        with pytest.raises(ValueError, match="select: rows must be a mask or values of impression_id"):
+            market.select(rows)
+
+
+def test_columns_are_left_out_of_the_log_as_well(market):
+    part = market.select([101]).without({"impressions": ["clicked", "strange"], "products": ["price"]})
+    assert "clicked" not in part.impressions
+    assert "clicked" not in part.past
+    assert "price" not in part.products
+    assert "price" in market.products

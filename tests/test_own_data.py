@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from fits import TINY
 
-from vaecm import MarketError, clean, load_market, split_by_time
+from vaecm import EffectPredictor, MarketError, clean, load_market, split_by_time
 
 
 def shop(n=600, seed=0):
@@ -120,3 +121,30 @@ def test_a_log_of_this_hour_on_a_clock_ahead_is_sound(tmp_path):
     times = times - times.max() + pd.Timestamp.now().floor("s") + pd.Timedelta(hours=8)
     tables["impressions"]["time"] = times.dt.strftime("%Y-%m-%d %H:%M:%S")
     load_market(write(tmp_path, tables)).check()
+
+
+def test_a_prediction_does_not_hang_on_how_the_rest_of_the_file_is_written(tmp_path):
+    """Kinds and styles are those of training: other cells of a file make no number a word, and no day a month."""
+    rng = np.random.default_rng(0)
+    tables, vip = shop(), rng.random(60) < 0.5
+    tables["users"] = tables["users"].assign(
+        vip=np.where(vip, "yes", "no"), spent=[f"¥{1_000 + 700 * k:,}" for k in range(60)],
+        born=[f"{k % 28 + 1:02d}/{k % 12 + 1:02d}/1990" for k in range(60)], size=[f"{k % 9 + 1}.50" for k in range(60)],
+    )  # fmt: skip
+    market, _ = clean(load_market(write(tmp_path / "train", tables)))
+    model = EffectPredictor(TINY).fit(market, verbose=False)
+    kinds = market.describe().set_index("column")["kind"]
+    assert kinds[["vip", "spent", "born", "size"]].tolist() == ["flag", "number", "time", "number"]
+    asked = {name: table.copy() for name, table in tables.items()}
+    asked["users"] = tables["users"].iloc[[4, 5]].reset_index(drop=True)  # 05/05/1990 and 06/06/1990
+    asked["users"].loc[0, "born"] = "05/04/1990"
+    asked["impressions"] = tables["impressions"][:2].assign(user_id=asked["users"]["user_id"].tolist())
+    first = model.predict(load_market(write(tmp_path / "a", asked)))
+    other = {"vip": "maybe", "spent": "free", "born": "unknown", "size": "any"}
+    asked["users"].loc[1, list(other)] = list(other.values())
+    second = model.predict(load_market(write(tmp_path / "b", asked)))
+    pd.testing.assert_frame_equal(first[:1], second[:1], rtol=1e-5)
+    asked["users"] = asked["users"][:1]
+    asked["impressions"] = asked["impressions"][:1]
+    alone = model.predict(load_market(write(tmp_path / "c", asked)))
+    pd.testing.assert_frame_equal(first[:1], alone, rtol=1e-5)

@@ -170,7 +170,7 @@ def test_the_same_seed_gives_the_same_and_the_future_changes_nothing(model, last
 def test_it_is_saved_and_read_again(model, last, answer, tmp_path):
     model.save(tmp_path / "model")
     again = vaecm.EffectPredictor.load(tmp_path / "model")
-    assert again.voters.boosters().keys() == {"trees", "orders"}
+    assert again.voters.trees.keys() == {"click", "convert"}
     for name, array in model.voters.arrays().items():
         np.testing.assert_array_equal(again.voters.arrays()[name], array)
     pd.testing.assert_frame_equal(again.predict(last), answer, rtol=1e-6)
@@ -178,7 +178,7 @@ def test_it_is_saved_and_read_again(model, last, answer, tmp_path):
     assert again.config == model.config
     assert again.count_params() == model.count_params()
     again.save(tmp_path / "again")
-    names = ("predictor.json", "trees.txt", "orders.txt")
+    names = ("predictor.json", "trees_click.txt", "trees_convert.txt")
     assert all(
         (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes() for name in names
     )
@@ -186,7 +186,7 @@ def test_it_is_saved_and_read_again(model, last, answer, tmp_path):
 
 def test_it_is_saved_without_trees_and_without_labels(bare, tmp_path):
     model, test = bare
-    assert model.voters.trees is None
+    assert not model.voters.trees
     model.save(tmp_path / "model")
     assert not list((tmp_path / "model").glob("*.txt"))
     again = vaecm.EffectPredictor.load(tmp_path / "model")
@@ -221,6 +221,24 @@ def test_an_order_is_where_there_are_sales():
         part, impressions=part.impressions.assign(sales=np.nan).drop(columns=["converted", "converted_at"])
     )
     assert np.isnan(module.targets(unknown, state)[:, 1:3]).all()
+
+
+def test_an_order_is_told_by_its_time_as_well():
+    time = pd.Series(pd.to_datetime(["2025-03-01"] * 4))
+    at = pd.Series(pd.to_datetime(["2025-03-02", None, "2025-03-09", None]))
+    log = pd.DataFrame({"time": time, "clicked": 1, "converted_at": at})
+    state = {"until": int(pd.Timestamp("2025-03-05").timestamp()), "delays": []}
+
+    def told(**columns):
+        market = vaecm.Market(pd.DataFrame(), pd.DataFrame(), log.assign(**columns))
+        return module.targets(market, state)[:, 1:3]
+
+    none = [np.nan] * 4
+    np.testing.assert_array_equal(told(), np.transpose([[1, 0, 0, 0], none]))
+    found = told(converted=[np.nan, 0, np.nan, np.nan], sales=[5, 0, 9, np.nan])
+    np.testing.assert_array_equal(found, np.transpose([[1, 0, 0, np.nan], [5, 0, 0, np.nan]]))
+    market = vaecm.Market(pd.DataFrame(), pd.DataFrame(), log.drop(columns="converted_at"))
+    np.testing.assert_array_equal(module.targets(market, state)[:, 1:3], np.transpose([none, none]))
 
 
 def test_maturity_is_the_share_of_orders_that_are_in():
@@ -273,6 +291,51 @@ def test_scores_are_means_over_an_audience(model, last):
     assert ((found["ctr_low"] <= found["ctr"]) & (found["ctr"] <= found["ctr_high"])).all()
     with pytest.raises(ValueError, match="no impression of this audience"):
         model.score_contents(last, audience=[10**6])
+
+
+def test_scores_know_only_what_came_before_the_request(model, last):
+    """Clicks on earlier rows of the same request are not known when it is made."""
+    log = last.impressions.assign(position=1)
+    log["request_id"] = np.arange(len(log)) // 8  # rows of a request a minute apart, of one user
+    log["user_id"] = log["user_id"].to_numpy()[8 * (np.arange(len(log)) // 8)]
+    start = log["time"].to_numpy()[8 * (np.arange(len(log)) // 8)]
+    log["time"] = start + pd.to_timedelta(np.arange(len(log)) % 8, unit="min")
+    log["clicked"] = 0
+    log[["converted", "sales"]], log["converted_at"] = 0, pd.NaT
+    quiet = replace(last, impressions=log, log=None, truth=None)
+    clicked = replace(quiet, impressions=log.assign(clicked=(np.arange(len(log)) % 8 == 0).astype(int)))
+    user = [log["user_id"].iloc[0]]
+    first, second = (m.select(np.arange(len(log)) < 8).without_log() for m in (quiet, clicked))
+    pd.testing.assert_frame_equal(model.score_contents(first, user), model.score_contents(second, user))
+
+
+def test_scores_do_not_hang_on_the_order_of_the_log_and_place_what_has_no_place(model, last):
+    shuffled = replace(last, impressions=last.impressions.sample(frac=1, random_state=0), log=last.past)
+    close(model.score_contents(shuffled), model.score_contents(last))
+    bare = replace(last, impressions=last.impressions.drop(columns="position"), log=last.past)
+    close(model.score_contents(bare, position=4), model.score_contents(last, position=4))
+
+
+def test_draws_widen_sales_by_the_doubt_about_an_order(model, last):
+    found = model.predict(last, draws=2)
+    width = {name: np.log(found[f"{name}_high"] / found[f"{name}_low"]) for name in ("ctcvr", "sales")}
+    assert (width["sales"] > width["ctcvr"]).all()
+    assert 0 < model.state["value_sd"] < 1
+
+
+def test_what_roles_ignore_is_read_nowhere():
+    train, valid, test = parts()
+    roles = {"impressions": {"position": "ignore", "converted": "ignore", "sales": "ignore", "converted_at": "ignore"},
+             "products": {"price": "ignore"}}  # fmt: skip
+    model = vaecm.EffectPredictor(TINY).fit(
+        replace(train, roles=roles), replace(valid, roles=roles), verbose=False
+    )
+    assert model.state["positions"] == 0
+    assert not [name for name in model.representation.features.names if "price" in name]
+    found = model.predict(test)
+    assert found[["cvr", "ctcvr", "sales"]].isna().all(axis=None)
+    other = replace(test, impressions=test.impressions.assign(position=9), log=test.past.assign(position=9))
+    close(model.predict(other), found)
 
 
 def test_latents_have_a_row_for_each_and_repeat(model, last):
@@ -349,9 +412,31 @@ def test_bad_options_of_scores_are_refused(model, last):
 
 
 def test_what_is_no_market_is_refused(model, last):
-    for ask in (model.predict, model.score_contents):
+    asks = (
+        model.predict,
+        model.score_contents,
+        model.content_latents,
+        model.user_latents,
+        model.representations,
+    )
+    for ask in asks:
         with pytest.raises(ValueError, match="must be a Market, got DataFrame"):
             ask(last.impressions)
+
+
+def test_a_state_is_asked_for_at_a_time(model, last):
+    at = last.impressions["time"].median()
+    texts = (str(at), at.to_pydatetime(), int(at.timestamp()), at.strftime("%Y年%m月%d日 %H:%M:%S"))
+    for text in texts:
+        close(model.user_latents(last, at=text), model.user_latents(last, at=at))
+    with pytest.raises(ValueError, match=r"at must be a time .* got 'nonsense'"):
+        model.user_latents(last, at="nonsense")
+
+
+def test_what_the_market_does_not_describe_has_no_representation(model, last):
+    stranger = last.impressions.assign(user_id=10**6)
+    with pytest.raises(MarketError, match="user_id"):
+        model.representations(replace(last, impressions=stranger))
 
 
 def test_a_config_names_every_wrong_field():
@@ -368,6 +453,11 @@ def test_a_config_names_every_wrong_field():
     for name, value in wrong.items():
         assert name in str(caught.value)
         assert repr(value) in str(caught.value)
+
+
+def test_a_predictor_needs_a_config_and_a_seed():
+    with pytest.raises(ValueError, match=r"seed must be .* got -5; config must be a ModelConfig, got dict"):
+        vaecm.EffectPredictor({"epochs": 3}, seed=-5)
 
 
 def test_numpy_numbers_are_numbers():

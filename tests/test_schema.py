@@ -13,14 +13,13 @@ from vaecm.schema import (
     explained_kinds,
     impossible_times,
     planned,
-    read_times,
     repeated,
     role_problems,
     rows_of,
     spellings,
     unknown_ids,
-    written_times,
 )
+from vaecm.written import read_times, written_times
 
 # --- sameness
 

@@ -138,8 +138,9 @@ def _fit(options):
     from vaecm.predictor import EffectPredictor
     from vaecm.splits import split_by_time
 
-    config, market, out = _together(
+    config, _, market, out = _together(
         lambda: _config(options.set),
+        lambda: EffectPredictor(seed=options.seed),
         lambda: _load(options, targets=True),
         lambda: writable_folder(options.out),
     )
@@ -168,9 +169,13 @@ def _config(pairs):
             wrong.append(f"--set {pair}: the value must be a number, true, false or a list")
         else:
             values[name] = tuple(values[name]) if isinstance(values[name], list) else values[name]
+    try:
+        config = ModelConfig(**values)
+    except ValueError as error:
+        wrong.append(str(error))
     if wrong:
         raise ValueError("\n".join(wrong))
-    return ModelConfig(**values)
+    return config
 
 
 def _predict(options):
@@ -181,6 +186,8 @@ def _predict(options):
     def out():
         if options.out.is_dir():
             raise ValueError(f"--out {options.out} is a folder; it must be a file such as effects.csv")
+        if not options.out.name.lower().endswith((".csv", ".csv.gz")):
+            raise ValueError(f"--out {options.out} must end in .csv or .csv.gz")
         return options.out
 
     def model():

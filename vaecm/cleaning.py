@@ -33,15 +33,15 @@ from vaecm.schema import (
     out_of,
     plain,
     planned,
-    read_times,
     repeated,
     rows_of,
     spellings,
 )
+from vaecm.written import read_times
 
 BOT_REQUESTS, BOT_SECONDS = 60, 600
 MOST = 0.5  # of a table's rows or of a column's values: more is not taken away
-FEW_SHARE, FEW_ROWS = 0.05, 20  # outcomes that may be lost: a twentieth of the clicks, or fewer than these
+FEW_SHARE = 0.05  # of the clicks whose outcome may be lost: more would change the rates
 REMOVED, MISSING = "row removed", "set to missing"
 RULES = {  # rule: what is done, in each table it looks at; in the order of work
     "empty column": {"impressions": "column removed"},
@@ -612,7 +612,7 @@ def _targets(work, rule, find):
             "clicked",
             "missing target",
         )  # nothing is known that could be selected on
-        if lost >= FEW_ROWS and lost > FEW_SHARE * whole and not unknown:
+        if lost > FEW_SHARE * whole and not unknown:
             what = f"{what} in {lost:,} of {whole:,} {whose}, and without them the rates would be wrong"
             work.refuse(rule, "impressions", column, wrong, what)
         else:

@@ -36,6 +36,7 @@ from vaecm.io import new_file
 from vaecm.market import Market
 from vaecm.options import range_problems, refuse, whole_problems
 from vaecm.predictor import NOT_ASKED, EffectPredictor, effects, network_inputs, outputs
+from vaecm.written import read_cells
 
 SKIPPED = ("attributes", "item")  # experts whose input a student reads as plain columns, or that nobody reads
 HEADS = (1.0, 0.3, 0.05)  # weights of click, conversion and value in the student's loss
@@ -585,11 +586,10 @@ def plain_columns(
     """The columns that a student reads, with the scales and levels that `market` and the teacher's encoders tell."""
     columns = []
     for prefix, encoder in predictor.representation.features.encoders.items():
-        columns += [{"name": f"{prefix}.{name}", "kind": "number", "heavy": bool(heavy), "mean": 0.0, "sd": 1.0}
-                    for name, heavy in encoder.numbers.items()]  # fmt: skip
-        columns += [
-            {"name": f"{prefix}.{name}", "kind": "age", "mean": 0.0, "sd": 1.0} for name in encoder.times
-        ]
+        columns += [{"name": f"{prefix}.{name}", "kind": "number", "heavy": bool(heavy), "mean": 0.0, "sd": 1.0,
+                     "read": list(encoder.reads[name])} for name, heavy in encoder.numbers.items()]  # fmt: skip
+        columns += [{"name": f"{prefix}.{name}", "kind": "age", "mean": 0.0, "sd": 1.0,
+                     "read": list(encoder.reads[name])} for name in encoder.times]  # fmt: skip
         columns += [{"name": f"{prefix}.{name}", "kind": "class", "levels": list(levels)}
                     for name, levels in encoder.classes.items()]  # fmt: skip
     if last := predictor.state["positions"]:
@@ -633,16 +633,15 @@ def plain_rows(
             table = np.vstack([vectors[column["name"]], np.full((1, column["size"]), np.nan)])
             rows[column["name"]] = table[np.append(known, -1)[at]]
         elif name in frame:
-            rows[column["name"]] = _taken(frame[name], at, column["kind"])
+            rows[column["name"]] = _taken(frame[name], at, column)
     return rows
 
 
-def _taken(values, at, kind):
+def _taken(values, at, column):
     """Values at some rows, missing at row -1, as plain NumPy."""
-    if kind == "number":
-        return np.append(pd.to_numeric(values, errors="coerce").to_numpy(float, na_value=np.nan), np.nan)[at]
-    if kind in ("age", "clock"):
-        return np.append(pd.to_datetime(values).to_numpy("datetime64[ms]"), np.datetime64("NaT", "ms"))[at]
+    if column["kind"] in ("number", "age", "clock"):
+        found = np.append(read_cells(values, *column.get("read", ["time"])), np.nan)[at]
+        return found if column["kind"] == "number" else (1_000 * found).astype("datetime64[ms]")
     return np.append(values.astype(object).where(values.notna(), None).to_numpy(object), None)[at]
 
 

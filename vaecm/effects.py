@@ -12,15 +12,17 @@ import keras
 import lightgbm
 import numpy as np
 from keras import layers, ops
-from scipy.optimize import minimize
+from scipy.optimize import Bounds, minimize
 from scipy.special import expit, logit
 from scipy.stats import beta, norm
 from sklearn.linear_model import LogisticRegression
 
 from vaecm import losses
+from vaecm.io import flat
 from vaecm.serving import LINEAR_PARTS, TREE_PARTS
 from vaecm.training import TracedOnce
 
+HEADS = ("click", "convert")  # in which others than the networks have a say
 RANK = 8  # of the product of content and user
 LOOKS = 3  # looks at the validation part in each pass
 TAU = 0.25  # how far the say of a voter may easily move from an equal one
@@ -88,9 +90,8 @@ class EffectNetwork(TracedOnce):
             for k, p in enumerate([dropout / 2, *[dropout] * len(hidden)])
         ]
         self.heads = layers.Dense(3, use_bias=False, kernel_initializer="zeros", name="heads")
-        self.trackers = {
-            name: keras.metrics.Mean(name=name) for name in ("loss", "click", "convert", "sales")
-        }
+        parts = ("loss", "click", "convert", "sales")
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in parts}
 
     def build(self, input_shape):
         self.start = self.add_weight(shape=(3,), initializer="zeros", trainable=False, name="start")
@@ -226,12 +227,9 @@ def train_trees(train: tuple, valid: tuple, seed: int = 0, head: str = "click") 
     if any(len(np.unique(outcome)) < 2 for _, _, outcome, _ in parts):
         return None
     orders, base = head == "convert", logit(parts[0][2].mean())
-    sets = [
-        lightgbm.Dataset(
-            tree_columns(x, rows), outcome, init_score=base + np.log(maturity) if orders else None
-        )
-        for x, rows, outcome, maturity in parts
-    ]
+    starts = [base + np.log(maturity) if orders else None for *_, maturity in parts]
+    sets = [lightgbm.Dataset(tree_columns(x, rows), outcome, init_score=start)
+            for (x, rows, outcome, _), start in zip(parts, starts, strict=True)]  # fmt: skip
     settings, stop = TREES | {"seed": seed}, lightgbm.early_stopping(40, verbose=False)
     settings |= {"min_child_samples": 100} if orders else {}
     found = lightgbm.train(settings, sets[0], 1_500, [sets[1]], callbacks=[stop])
@@ -274,64 +272,46 @@ class Voters:
 
     Attributes
     ----------
-    trees : lightgbm.Booster or None
-    linear : array (D + 1,) or None
-        Weights and intercept of a penalised logistic regression.
-    say : array (3,)
-        Of networks, trees and regression in the click; see `stacked`.
-    orders : lightgbm.Booster or None
-        Trees for conversions of clicks.
-    say_orders : array (2,)
-        Of networks and these trees in the conversion.
+    trees : dict
+        Boosted trees for "click" and "convert", where there are any.
+    linear : dict
+        Weights and intercept (D + 1,) of a penalised logistic regression for "click", where there is one.
+    say : dict of arrays (3,)
+        For "click" and "convert" that of networks, trees and regression; see `stacked`.
     """
 
-    trees: lightgbm.Booster | None = None
-    linear: np.ndarray | None = None
-    say: np.ndarray = field(default_factory=lambda: np.array([1.0, 0.0, 0.0]))
-    orders: lightgbm.Booster | None = None
-    say_orders: np.ndarray = field(default_factory=lambda: np.array([1.0, 0.0]))
+    trees: dict[str, lightgbm.Booster] = field(default_factory=dict)
+    linear: dict[str, np.ndarray] = field(default_factory=dict)
+    say: dict[str, np.ndarray] = field(default_factory=lambda: {head: np.eye(3)[0] for head in HEADS})
 
-    def logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        """Log-odds of a click by trees and regression, 0 for who is not there: (B, 2)."""
+    def logits(self, inputs: dict[str, np.ndarray], head: str) -> np.ndarray:
+        """Log-odds by trees and regression, 0 for who is not there: (B, 2)."""
         found = np.zeros((len(inputs["place"]), 2))
-        if self.trees is not None and len(found):
-            found[:, 0] = self.trees.predict(tree_columns(inputs), raw_score=True)
-        if self.linear is not None:
-            found[:, 1] = linear_columns(inputs) @ self.linear[:-1] + self.linear[-1]
+        if head in self.trees and len(found):
+            found[:, 0] = self.trees[head].predict(tree_columns(inputs), raw_score=True)
+        if head in self.linear:
+            found[:, 1] = linear_columns(inputs) @ self.linear[head][:-1] + self.linear[head][-1]
         return found
-
-    def order_logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        """Log-odds of a conversion by trees, 0 without them: (B,)."""
-        if self.orders is None or not len(inputs["place"]):
-            return np.zeros(len(inputs["place"]))
-        return self.orders.predict(tree_columns(inputs), raw_score=True)
 
     def join(self, heads: np.ndarray, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Heads of the networks (K, B, 4) in which all have their say."""
         heads = heads.copy()
-        heads[:, :, 0] = self.say[0] * heads[:, :, 0] + self.logits(inputs) @ self.say[1:]
-        heads[:, :, 1] = self.say_orders[0] * heads[:, :, 1] + self.say_orders[1] * self.order_logits(inputs)
+        for j, head in enumerate(HEADS):
+            say = self.say[head]
+            heads[:, :, j] = say[0] * heads[:, :, j] + self.logits(inputs, head) @ say[1:]
         return heads
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Weights and regression, by name."""
-        found = {"say": self.say, "say_orders": self.say_orders}
-        return found if self.linear is None else found | {"linear": self.linear}
-
-    def boosters(self) -> dict[str, lightgbm.Booster]:
-        """The trees that are there, by name."""
-        found = {"trees": self.trees, "orders": self.orders}
-        return {name: trees for name, trees in found.items() if trees is not None}
 
     def weigh(self, heads: np.ndarray, inputs: dict[str, np.ndarray], y: np.ndarray) -> None:
         """Learn the weights from validation: mean heads of the networks (B, 4), inputs, targets (B, 4)."""
-        click = np.column_stack([heads[:, 0], self.logits(inputs)])
-        order = np.column_stack([heads[:, 1], self.order_logits(inputs)])
-        there = [True, self.trees is not None, self.linear is not None]
-        rows, *told = head_rows(y, "click")
-        self.say = stacked(click[rows], there, *told)
-        rows, *told = head_rows(y, "convert")
-        self.say_orders = stacked(order[rows], [True, self.orders is not None], *told)
+        self.say = {}
+        for j, head in enumerate(HEADS):
+            rows, *told = head_rows(y, head)
+            logits = np.column_stack([heads[:, j], self.logits(inputs, head)])[rows]
+            self.say[head] = stacked(logits, [True, head in self.trees, head in self.linear], *told)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Weights and regression, by name."""
+        return flat({"say": self.say, "linear": self.linear})
 
 
 def stacked(
@@ -346,29 +326,49 @@ def stacked(
     validation says little, all have the same say.
     """
     there = np.array(there)
-    weights, x, equal = there / there.sum(), logits[:, there], 1 / there.sum()
+    weights, x = there / there.sum(), logits[:, there]
     if there.sum() == 1 or not len(outcome):
         return weights
     x, level = x - x.mean(axis=0), x.mean()
 
-    def loss(w):
-        q = np.clip(expit(level + w[0] + x @ w[1:]), 1e-9, 1 - 1e-9)
-        p = maturity * q
-        value = np.sum((w[1:] - equal) ** 2) / (2 * TAU**2) - np.sum(np.log(np.where(outcome > 0, p, 1 - p)))
-        rest = (p - outcome) * (1 - q) / (1 - p)
-        return value, np.append(rest.sum(), rest @ x + (w[1:] - equal) / TAU**2)
-
-    start, bounds = np.append(0.0, weights[there]), [(None, None), *[(0, None)] * there.sum()]
-    weights[there] = minimize(loss, start, jac=True, bounds=bounds).x[1:]
+    x, most = np.column_stack([np.ones(len(x)), x]), np.append(0.0, weights[there])
+    sd, least = np.append(np.inf, np.full(there.sum(), TAU)), np.append(-np.inf, np.zeros(there.sum()))
+    weights[there] = most_probable(x, outcome, maturity, level, most, sd, least)[0][1:]
     return weights
+
+
+def most_probable(
+    x: np.ndarray, outcome: np.ndarray, maturity: np.ndarray, base: float, prior: np.ndarray, sd: np.ndarray,
+    least: float | np.ndarray = -np.inf,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    r"""Weights of columns (B, K), `least` or more, that a logistic regression finds most probable; their standard errors.
+
+    .. math:: y_i\sim\mathrm{Bernoulli}\big(\mu_i\,\sigma(b+x_i^\top w)\big),\qquad w_k\sim N(m_k,s_k^2)
+
+    with :math:`\mu` the `maturity`, the share of outcomes that are in, and errors from the Fisher information.
+    """
+
+    def chance(w):
+        q = np.clip(expit(base + x @ w), 1e-9, 1 - 1e-9)
+        return q, maturity * q
+
+    def loss(w):
+        q, p = chance(w)
+        value = np.sum(((w - prior) / sd) ** 2) / 2 - np.sum(np.log(np.where(outcome > 0, p, 1 - p)))
+        return value, ((p - outcome) * (1 - q) / (1 - p)) @ x + (w - prior) / sd**2
+
+    bounds, options = Bounds(least, np.inf), {"ftol": 1e-13, "gtol": 1e-9}
+    found = minimize(loss, prior, jac=True, bounds=bounds, method="L-BFGS-B", options=options).x
+    q, p = chance(found)
+    information = (x.T * (p * (1 - q) ** 2 / (1 - p))) @ x + np.diag(1 / sd**2)
+    return found, np.sqrt(np.diag(np.linalg.pinv(information)))
 
 
 def train_voters(parts: Sequence[tuple], trees: bool, linear: bool, seed: int) -> Voters:
     """Trees and regression that are wanted, from (inputs, targets) of training and of validation."""
     return Voters(
-        trees=train_trees(*parts, seed) if trees else None,
-        linear=train_linear(parts[0]) if linear else None,
-        orders=train_trees(*parts, seed, "convert") if trees else None,
+        {head: grown for head in HEADS if trees and (grown := train_trees(*parts, seed, head)) is not None},
+        {"click": found} if linear and (found := train_linear(parts[0])) is not None else {},
     )
 
 
@@ -416,16 +416,12 @@ class Calibration:
         """
         base = float(logit((events + 0.5) / (rows + 1.0)))
         pivot = float(np.mean(logits)) if len(logits) else base
-        x, y = np.stack([np.ones(len(logits)), logits - pivot]), np.asarray(outcome, float)
-        at, prior = np.zeros(2), np.diag([1 / 0.3**2, 1.0])  # shift 0 +- .3, slope 0 +- 1
-        maturity = np.broadcast_to(maturity, len(y))
-        for _ in range(30):
-            q = np.clip(expit(base + at @ x), 1e-7, 1 - 1e-7)
-            p, change = maturity * q, maturity * q * (1 - q)
-            information = (x * change**2 / (p * (1 - p))) @ x.T + prior
-            score = x @ ((y - p) / (p * (1 - p)) * change) - prior @ at
-            at = at + np.clip(np.linalg.solve(information, score), -1, 1)
-        sd = np.sqrt(np.diag(np.linalg.inv(information)))
+        x, y = np.stack([np.ones(len(logits)), logits - pivot], axis=1), np.asarray(outcome, float)
+        maturity, prior = (
+            np.broadcast_to(maturity, len(y)),
+            np.array([0.3, 1.0]),
+        )  # shift 0 +- .3, slope 0 +- 1
+        at, sd = most_probable(x, y, maturity, base, np.zeros(2), prior)
         still, slope = at * np.maximum(1 - (sd / np.where(at == 0, np.inf, at)) ** 2, 0.0)
         slope = max(slope, 0.0)
         found = cls(base, pivot, at[0] if slope else still, slope, *sd, 0.0, float(events), float(rows))

@@ -408,7 +408,7 @@ def market_groups(market: Market) -> dict[str, tuple[str, ...]]:
     >>> market_groups(Market(pd.DataFrame({"user_id": [1]}), content, log))["attributes"]
     ('contents.price',)
     """
-    contents, log = (_kinds(market, name, table) for name, table in (
+    contents, log = (column_kinds(name, table, market.roles) for name, table in (
         ("contents", market.content_table()), ("impressions", market.impressions)))  # fmt: skip
     own, skip = ("content_id", "impression_id", "position", "exposure"), ("outcome", "ignore")
     groups = {
@@ -651,13 +651,6 @@ def _mixed_groups(groups):
 
 def _plain(column):
     return column.partition(".")[2]
-
-
-def _kinds(market, name, frame):
-    roles = market.roles or {}
-    if name == "contents":  # a product's columns are joined to its contents'
-        roles = {"contents": {**roles.get("products", {}), **roles.get("contents", {})}}
-    return column_kinds(name, frame, roles)
 
 
 # --- for the manager ----------------------------------------------------------------------------------------

@@ -258,8 +258,8 @@ def export_predictor(
     else:
         network = litert(networks, {name: size for name, size in sizes.items() if name != "summary"})
     arrays = voters.arrays()
-    for kind, booster in voters.boosters().items():
-        arrays |= {f"{kind}/{name}": array for name, array in flat_trees(booster).items()}
+    for head, booster in voters.trees.items():
+        arrays |= {f"trees/{head}/{name}": array for name, array in flat_trees(booster).items()}
     settings = {"kind": "predictor", "has": state["has"], "value": state["value"]}
     settings |= {name: {k: float(v) for k, v in asdict(state[name]).items()} for name in ("click", "convert")}
     write(folder, format, network, settings, arrays)

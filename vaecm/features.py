@@ -13,7 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
+from itertools import count, pairwise
 
 import numpy as np
 import pandas as pd
@@ -22,13 +22,19 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from vaecm import schema
-from vaecm.history import History
+from vaecm.history import History, seconds
+from vaecm.io import flat, nested
 from vaecm.items import ItemEmbeddings
 from vaecm.market import Market, MarketError, Problem
+from vaecm.written import cell_style, read_cells
 
 PAD, UNKNOWN = 0, 1  # codes of words: nothing there, and a word that training did not hold
-CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # scripts that put no spaces between words
-TOKEN = re.compile(rf"[{CJK}]+|[^\W_{CJK}]+(?:[-'’][^\W_{CJK}]+)*")
+# Scripts that put no spaces between words: kana, Chinese signs, Thai, Lao, Burmese, Khmer.
+DENSE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u0670\u06d6-\u06ed\u0900-\u0963\u0966-\u0dff"  # vowel signs
+SIGNS = "\u2600-\u27bf\U0001f000-\U0001faff"  # pictures, each a word of its own
+WORD = rf"(?:[^\W_{DENSE}]|[{MARKS}])+"
+TOKEN = re.compile(rf"[{DENSE}]+|{WORD}(?:[-'’]{WORD})*|[{SIGNS}]")
 LEVELS = 60  # most classes of a column that get a column of their own; rarer ones share none
 KNOTS = 6  # quantiles at which the response to a number may bend
 LEARNED_FROM = 50_000  # impressions that scales are learned from
@@ -40,19 +46,19 @@ FIELD = {"cover": "covers", "audio": "audio"}  # modality, and where a market ho
 
 
 def tokenize(text: object) -> list[str]:
-    """Words in lower case; where no spaces divide words, characters and their pairs.
+    """Words in lower case, and pictures; where no spaces divide words, characters and their pairs.
 
     Examples
     --------
     >>> tokenize("Not boring: a rice-cooker!")
     ['not', 'boring', 'a', 'rice-cooker']
-    >>> tokenize("红色灯 LED")
-    ['红', '红色', '色', '色灯', '灯', 'led']
+    >>> tokenize("红色灯 LED 🔥🔥")
+    ['红', '红色', '色', '色灯', '灯', 'led', '🔥', '🔥']
     """
     words = TOKEN.findall(unicodedata.normalize("NFKC", text).lower()) if isinstance(text, str) else []
     found = []
     for word in words:
-        if re.match(f"[{CJK}]", word):
+        if re.match(f"[{DENSE}]", word):
             found += [part for i in range(len(word)) for part in (word[i], word[i : i + 2])][:-1]
         else:
             found.append(word)
@@ -141,6 +147,7 @@ class Topics:
 class TableEncoder:
     r"""Numbers and classes of one table as named float32 columns, and the ages of its times.
 
+    What kind a column is of, and how its values are written, is learned once; each cell is then read by itself.
     Heavy-tailed numbers x are read as :math:`\operatorname{sign}(x)\log(1+|x|)`; a class is one column of 0 and 1 per
     level that training holds often enough, compared as `schema.canonical` writes it; an unknown level is all 0.
 
@@ -152,7 +159,8 @@ class TableEncoder:
         Column to whether it is heavy-tailed.
     classes : dict
         Column to its levels.
-    times : list of str
+    reads : dict
+        Number, flag or time to the kind and style that `vaecm.written.read_cells` takes.
 
     Examples
     --------
@@ -167,18 +175,21 @@ class TableEncoder:
     prefix: str
     numbers: dict[str, bool] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
-    times: list[str] = field(default_factory=list)
+    reads: dict[str, tuple[str, bool]] = field(default_factory=dict)
 
     @classmethod
     def learn(
         cls, prefix: str, frame: pd.DataFrame, kinds: dict[str, str], least: int | None = None
     ) -> TableEncoder:
         """Find heavy tails, and levels with at least `least` rows (by default 2, or one in 500)."""
-        encoder = cls(prefix, times=[name for name, kind in kinds.items() if kind == "time"])
+        read = {name: kind for name, kind in kinds.items() if kind in ("number", "flag", "time")}
+        encoder = cls(
+            prefix, reads={name: (kind, cell_style(frame[name], kind)) for name, kind in read.items()}
+        )
         least = max(2, len(frame) // 500) if least is None else least
         for name, kind in kinds.items():
             if kind in ("number", "flag"):
-                values = _numbers(frame[name])
+                values = encoder.cells(frame, name)
                 values = values[np.isfinite(values)]
                 heavy = len(values) > 2 and np.ptp(values) > 0 and float(skew(values)) > 2
                 encoder.numbers[name] = bool(heavy and np.abs(values).max() > 10)
@@ -187,6 +198,11 @@ class TableEncoder:
                 often = sorted((-n, level) for level, n in counts.items() if n >= least)[:LEVELS]
                 encoder.classes[name] = [level for _, level in often]
         return encoder
+
+    @property
+    def times(self) -> list[str]:
+        """Columns that hold times."""
+        return [name for name, (kind, _) in self.reads.items() if kind == "time"]
 
     @property
     def names(self) -> list[str]:
@@ -199,18 +215,23 @@ class TableEncoder:
         """Levels of each class."""
         return [len(levels) for levels in self.classes.values()]
 
+    def cells(self, frame: pd.DataFrame, name: str) -> np.ndarray:
+        """Numbers, flags as 0 and 1, or seconds since 1970 of a column: (n,) float64, NaN where there is none."""
+        if name not in frame:
+            return np.full(len(frame), np.nan)
+        return np.clip(read_cells(frame[name], *self.reads[name]), -1e30, 1e30)
+
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         """Columns (n, D) float32; NaN for a number that is missing, or whose whole column is."""
         out = np.zeros((len(frame), len(self.numbers) + sum(self.sizes)), np.float32)
         for at, (name, heavy) in enumerate(self.numbers.items()):
-            values = _numbers(frame[name]) if name in frame else np.full(len(frame), np.nan)
+            values = self.cells(frame, name)
             out[:, at] = np.sign(values) * np.log1p(np.abs(values)) if heavy else values
         at = len(self.numbers)
         for name, levels in self.classes.items():
             if name in frame and levels:
-                code = pd.Index(levels, dtype=object).get_indexer(
-                    schema.canonical(frame[name], casefold=True)
-                )
+                known = pd.Index(levels, dtype=object)
+                code = known.get_indexer(schema.canonical(frame[name], casefold=True))
                 rows = np.flatnonzero(code >= 0)
                 out[rows, at + code[rows]] = 1
             at += len(levels)
@@ -257,7 +278,7 @@ class Features:
         parts = [part for part in (train, validation) if part is not None and len(part.impressions)]
         if not parts:
             raise MarketError([Problem("impressions", "impression_id", "must have rows", 0, [])])
-        until = int(max(_seconds(part.impressions["time"]).max() for part in parts))
+        until = int(max(seconds(part.impressions["time"]).max() for part in parts))
         contents = train.content_table()
         known = known_contents(train)
         frames = {"user": train.users, "content": contents[known], "context": train.impressions}
@@ -296,17 +317,16 @@ class Features:
         shape = contents[:, : len(self.encoders["content"].numbers)]
         self.scale["content_mean"], self.scale["content_sd"] = moments(shape)
         for name, x in (train.vectors or {}).items():
-            x = x[known_contents(train)]
+            x, name = x[known_contents(train)], f"vector_{name}"
             mean, sd = self.scale[f"{name}_mean"], self.scale[f"{name}_sd"] = moments(x)
             svd = TruncatedSVD(min(TOPICS, x.shape[1]), random_state=0)
             self.scale[f"{name}_axes"] = svd.fit(np.nan_to_num((x - mean) / sd)).components_
-        self.scale["knots"] = np.quantile(z, np.arange(1, KNOTS + 1) / (KNOTS + 1), axis=0).T.astype(
-            np.float32
-        )
+        at = np.arange(1, KNOTS + 1) / (KNOTS + 1)
+        self.scale["knots"] = np.quantile(z, at, axis=0).T.astype(np.float32)
 
     def table(self, market: Market) -> pd.DataFrame:
         """As-of features, attributes of user, content and context of each impression: (B, D) float32, NaN = unknown."""
-        impressions, seconds = market.impressions, _seconds(market.impressions["time"])
+        impressions, now = market.impressions, read_cells(market.impressions["time"], "time")
         past = self.history.features(market)
         parts, names = [past.to_numpy(np.float32)], list(past.columns)
         for prefix, frame, rows in (
@@ -319,15 +339,12 @@ class Features:
             parts.append(encoder.encode(frame)[at])
             names += encoder.names
             for name in encoder.times:
-                then = _seconds(frame[name])[at] if name in frame else np.full(len(at), np.nan)
-                days = (seconds - then) / DAY
+                days = (now - encoder.cells(frame, name)[at]) / DAY
                 parts.append((np.sign(days) * np.log1p(np.abs(days)))[:, None])
                 names.append(f"{prefix}_{name}_days")
-        parts.append(_clock(seconds))
+        parts.append(_clock(now))
         names += ["hour_sin", "hour_cos", "weekday_sin", "weekday_cos"]
-        return pd.DataFrame(
-            np.hstack(parts).astype(np.float32), columns=_distinct(names), index=impressions.index
-        )
+        return pd.DataFrame(np.hstack(parts).astype(np.float32), impressions.index, _distinct(names))
 
     def design(self, table: pd.DataFrame) -> np.ndarray:
         """The table standardised, gaps as 0, and a column of presence for each column with gaps: (B, D) float32."""
@@ -359,14 +376,16 @@ class Features:
                 found[name] = self._attributes(contents)
                 continue
             source = (market.vectors or {}).get(key) if kind == "vector" else getattr(market, FIELD[name])
+            if source is not None:
+                source = _coloured(source[rows], len(shape)) if name == "cover" else source[rows]
             if source is not None and list(source.shape[1:]) != list(shape):
                 rule = f"must have the shape of training {tuple(shape)}, got {tuple(source.shape[1:])}"
                 problems.append(Problem(FIELD.get(name, "vectors"), key or name, rule, len(source), []))
                 continue
             empty = np.full((len(rows), *shape), np.nan if kind == "vector" else 0, np.float32)
-            found[name] = empty if source is None else np.asarray(source[rows])
+            found[name] = empty if source is None else np.asarray(source)
             if kind == "vector" and key:
-                found[name] = (found[name] - self.scale[f"{key}_mean"]) / self.scale[f"{key}_sd"]
+                found[name] = (found[name] - self.scale[f"{name}_mean"]) / self.scale[f"{name}_sd"]
         if problems:
             raise MarketError(problems)
         return found
@@ -376,9 +395,9 @@ class Features:
         contents = market.content_table().iloc[rows]
         parts = [np.zeros((len(rows), 0))]
         parts += [topics.encode(_texts(contents, [name])) for name, topics in self.topics.items()]
-        for name in sorted(key[:-5] for key in self.scale if key.endswith("_axes")):
+        for name in sorted(key.removesuffix("_axes") for key in self.scale if key.endswith("_axes")):
             mean, sd, axes = (self.scale[f"{name}_{part}"] for part in ("mean", "sd", "axes"))
-            x = (market.vectors or {}).get(name)
+            x = (market.vectors or {}).get(name.removeprefix("vector_"))
             x = np.full((len(rows), len(mean)), np.nan) if x is None else x[rows]
             parts.append(np.nan_to_num((x - mean) / sd) @ axes.T)
         return np.hstack(parts).astype(np.float32)
@@ -398,22 +417,21 @@ class Features:
     def codes(self, values: Sequence, name: str = "categories") -> np.ndarray:
         """Code of each category (or of "actions") from 1 on, 0 where it is unknown: (n,) int64."""
         row, found = pd.factorize(np.asarray(values, object))  # streams are long, their classes few
-        code = (
-            pd.Index(self.state[name], dtype=object).get_indexer(schema.canonical(found, casefold=True)) + 1
-        )
-        return np.append(code, 0)[row]  # row -1, which is missing, is the last one
+        code = pd.Index(self.state[name], dtype=object).get_indexer(schema.canonical(found, casefold=True))
+        return np.append(code + 1, 0)[row]  # row -1, which is missing, is the last one
 
     def coded(
         self, stream: pd.DataFrame, items: ItemEmbeddings, catalogue: schema.Ids | Sequence = ()
     ) -> pd.DataFrame:
         """A stream in numbers: user, time, action, category, dwell; rows of items (item) and catalogue (look), or -1."""
         row, found = pd.factorize(stream["item"])
-        codes = {"user": stream["user"], "time": stream["time"]}
+        codes = {name: stream[name] for name in ("user", "time")} | {
+            "dwell": stream["dwell"].astype(np.float32)
+        }
         codes |= {
             "action": self.codes(stream["action"], "actions"),
             "category": self.codes(stream["category"]),
         }
-        codes |= {"dwell": _numbers(stream["dwell"]).astype(np.float32)}
         for name, known in (("item", items.index), ("look", catalogue)):
             codes[name] = np.append(schema.rows_of(found, known), -1)[row]
         return pd.DataFrame(codes)
@@ -425,10 +443,8 @@ class Features:
         there, at = windows >= 0, np.maximum(windows, 0)
         gap = np.diff(events["time"], prepend=0) * (np.diff(events["user"], prepend=-1) == 0)
         dwell = np.log1p(np.maximum(events["dwell"].to_numpy(), 0))
-        found = {
-            name: np.where(there, events[name].to_numpy()[at], 0).astype(np.int32)
-            for name in ("action", "category")
-        }
+        codes = {name: events[name].to_numpy()[at] for name in ("action", "category")}
+        found = {name: np.where(there, code, 0).astype(np.int32) for name, code in codes.items()}
         found["gap"] = np.where(there, np.log1p(np.maximum(gap, 0))[at], 0).astype(np.float32)
         found["dwell"] = np.where(there, dwell[at], np.nan).astype(np.float32)
         table = np.vstack([items.table, np.full((1, items.table.shape[1]), np.nan, np.float32)])
@@ -444,26 +460,19 @@ class Features:
             "length": self.tokens.length,
             "state": self.state,
         }
-        arrays = {f"history/{name}": array for name, array in self.history.arrays().items()}
-        for column, topics in self.topics.items():
-            found = {"terms": topics.terms, "idf": topics.idf, "axes": topics.axes}
-            arrays |= {f"topics/{name}/{column}": array for name, array in found.items()}
-        return plain, arrays | {f"scale/{name}": array for name, array in self.scale.items()}
+        parts = ("terms", "idf", "axes")
+        topics = {part: {name: getattr(one, part) for name, one in self.topics.items()} for part in parts}
+        return plain, flat({"history": self.history.arrays(), "scale": self.scale, "topics": flat(topics)})
 
     @classmethod
     def from_state(cls, plain: dict, arrays: dict[str, np.ndarray]) -> Features:
         """What `to_state` gave."""
-        parts = {"history": {}, "scale": {}, "topics": {}}
-        for name, array in arrays.items():
-            part, _, key = name.partition("/")
-            parts[part][key] = array
+        parts = nested(arrays)
         encoders = {name: TableEncoder(**options) for name, options in plain["encoders"].items()}
         tokens = Tokens(plain["words"], plain["length"])
-        topics = {key.partition("/")[2]: {} for key in parts["topics"]}
-        for key, array in parts["topics"].items():
-            name, _, column = key.partition("/")
-            topics[column][name] = array
-        topics = {column: Topics(**found) for column, found in topics.items()}
+        found = nested(parts["topics"])
+        parts_of = ("terms", "idf", "axes")
+        topics = {name: Topics(*(found[part][name] for part in parts_of)) for name in found["idf"]}
         history = History.from_arrays(parts["history"])
         return cls(history, encoders, tokens, plain["state"], parts["scale"], topics)
 
@@ -487,11 +496,22 @@ def known_contents(market: Market) -> np.ndarray:
 
 
 def joined(train: Market, validation: Market | None) -> Market:
-    """`train` with a log that holds the impressions of `validation` as well."""
-    if validation is None or train.past is validation.past:
+    """`train` with the rows of log, events, users, contents and products that `validation` alone has; no arrays then."""
+    if validation is None:
         return train
-    log = pd.concat([train.past, validation.past], ignore_index=True).drop_duplicates("impression_id")
-    return replace(train, log=log)
+    keys, parts = schema.KEYS | {"log": "impression_id"}, {}
+    for name in ("log", "events", "users", "contents", "products"):
+        own, other = (part.past if name == "log" else getattr(part, name) for part in (train, validation))
+        if own is other or other is None:
+            continue
+        if own is None:
+            new = slice(None)
+        elif name in keys:
+            new = schema.rows_of(other[keys[name]], own[keys[name]]) < 0
+        else:
+            new = ~pd.concat([own, other])[list(own.columns)].astype(str).duplicated().to_numpy()[len(own) :]
+        parts[name] = pd.concat([own, other[new]], ignore_index=True)
+    return replace(train, covers=None, audio=None, vectors=None, **parts) if parts else train
 
 
 def _modalities(market: Market, text: list[str]) -> dict[str, tuple]:
@@ -499,9 +519,8 @@ def _modalities(market: Market, text: list[str]) -> dict[str, tuple]:
     shapes = {name: getattr(market, column).shape[1:] for name, column in FIELD.items()
               if getattr(market, column) is not None and getattr(market, column).any()}  # fmt: skip
     shapes |= {"title": ()} if text else {}
-    vectors = {
-        f"vector_{name}": x.shape[1:] for name, x in (market.vectors or {}).items() if np.isfinite(x).any()
-    }
+    own = (market.vectors or {}).items()
+    vectors = {f"vector_{name}": x.shape[1:] for name, x in own if np.isfinite(x).any()}
     return {name: list(shape) for name, shape in (shapes | vectors).items()}
 
 
@@ -514,15 +533,13 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(sd > 1e-6 * (1 + np.abs(mean)), sd, np.inf)
 
 
-def _numbers(values: pd.Series) -> np.ndarray:
-    found = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    return np.where(np.isfinite(found), np.clip(found, -1e30, 1e30), np.nan)
-
-
-def _seconds(times: pd.Series) -> np.ndarray:
-    """Seconds since 1970 as floats, NaN where missing."""
-    times = pd.to_datetime(times)
-    return np.where(times.isna(), np.nan, times.to_numpy("datetime64[ms]").astype(np.int64) / 1_000)
+def _coloured(pictures: np.ndarray, ndim: int) -> np.ndarray:
+    """Pictures as those of training: grey ones with three equal colours, or coloured ones as grey (ITU-R BT.601)."""
+    if pictures.ndim == ndim + 1:
+        return pictures
+    if pictures.ndim == 3:
+        return np.broadcast_to(pictures[..., None], (*pictures.shape, 3))
+    return np.round(pictures @ np.float32([0.299, 0.587, 0.114])).astype(np.uint8)
 
 
 def _texts(contents: pd.DataFrame, columns: list[str]) -> list[str]:
@@ -532,16 +549,16 @@ def _texts(contents: pd.DataFrame, columns: list[str]) -> list[str]:
 
 def _clock(seconds: np.ndarray) -> np.ndarray:
     """Sine and cosine of the hour of the day and of the day of the week: (B, 4)."""
-    angle = 2 * np.pi * np.stack([seconds / DAY, seconds / (7 * DAY)], axis=1)
-    return np.stack(
-        [np.sin(angle[:, 0]), np.cos(angle[:, 0]), np.sin(angle[:, 1]), np.cos(angle[:, 1])], axis=1
-    )
+    angle = 2 * np.pi * (seconds[:, None] / np.array([DAY, 7 * DAY]))
+    return np.stack([np.sin(angle), np.cos(angle)], axis=2).reshape(-1, 4)
 
 
 def _distinct(names: list[str]) -> list[str]:
     """Names of which none comes twice."""
-    seen = Counter()
-    for at, name in enumerate(names):
-        seen[name] += 1
-        names[at] = name if seen[name] == 1 else f"{name}_{seen[name]}"
-    return names
+    found = {}
+    for name in names:
+        if name in found:
+            others = (f"{name}_{k}" for k in count(2))
+            name = next(other for other in others if other not in names and other not in found)
+        found[name] = None
+    return list(found)

@@ -15,9 +15,11 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from vaecm.io import flat, nested
 from vaecm.market import Market
-from vaecm.schema import canonical, rows_of
+from vaecm.schema import TARGETS, canonical, rows_of
 from vaecm.timeline import NEVER, AsOf, Timeline, pair, seconds
+from vaecm.written import read_cells
 
 WINDOWS = {"hour": 3_600, "day": 86_400, "week": 604_800}
 HOUR, DAY, WEEK = WINDOWS.values()
@@ -75,12 +77,17 @@ class Codes:
 
 
 def _numbers(table, column):
-    there = column in table
-    return (
-        pd.to_numeric(table[column]).to_numpy(float, na_value=np.nan)
-        if there
-        else np.full(len(table), np.nan)
-    )
+    return read_cells(table[column], "number") if column in table else np.full(len(table), np.nan)
+
+
+def outcomes(log: pd.DataFrame) -> np.ndarray:
+    """Clicked, converted and sales in yuan of impressions: (N, 3), NaN = unknown; time and sales tell of an order too."""
+    clicked, converted, sales = (_numbers(log, name) for name in TARGETS)
+    told = np.where(np.isnan(sales), np.nan, sales > 0)
+    if "converted_at" in log:
+        none = told if np.isfinite(converted).any() else np.nan_to_num(told)
+        told = np.where(log["converted_at"].notna(), 1, none)
+    return np.stack([clicked, np.where(np.isnan(converted), told, converted), sales], axis=1)
 
 
 def _rows(codes, mask):
@@ -129,7 +136,7 @@ def _of_events(market, rows, coder):
 def _facts(market: Market, keep: Callable, coder: Codes) -> dict[str, dict[str, np.ndarray]]:
     """The coded facts that `keep(known, user_ids)` accepts: impressions with a known outcome, orders, events."""
     past = market.past
-    time, clicked, converted = seconds(past["time"]), _numbers(past, "clicked"), _numbers(past, "converted")
+    time, (clicked, converted, _) = seconds(past["time"]), outcomes(past).T
     known = np.maximum(time, seconds(past["converted_at"])) if "converted_at" in past else time
     shown = keep(time, past["user_id"]) & (time > NEVER) & ~np.isnan(clicked)
     ordered = keep(known, past["user_id"]) & (known > NEVER) & (clicked == 1) & (converted == 1)
@@ -152,15 +159,10 @@ def _facts(market: Market, keep: Callable, coder: Codes) -> dict[str, dict[str, 
         codes = _of_events(market, rows, coder)
         parts.append(codes | {"time": time[rows], "dwell": dwell, "source": np.full(len(rows), EVENT)})
     names, facts = ["time", "user", "content", *TRAITS], {"shown": shown, "orders": orders}
-    facts["events"] = {
-        name: np.concatenate([part[name] for part in parts]) for name in [*names, *EVENT_COLUMNS]
-    }
+    facts["events"] = {k: np.concatenate([part[k] for part in parts]) for k in [*names, *EVENT_COLUMNS]}
     more = {"shown": SHOWN_COLUMNS, "orders": (), "events": EVENT_COLUMNS}
     return {
-        table: {
-            name: codes[name].astype(np.int64 if name in LONG else np.int32)
-            for name in [*names, *more[table]]
-        }
+        table: {k: codes[k].astype(np.int64 if k in LONG else np.int32) for k in [*names, *more[table]]}
         for table, codes in facts.items()
     }
 
@@ -223,7 +225,7 @@ def user_stream(market: Market, until: int | None = None, history: "History | No
     coder, end = Codes() if history is None else history.coder(), np.inf if until is None else until
     stream = _facts(market, lambda known, users: known <= end, coder)["events"]
     names = {dim: coder.names(dim) for dim in DIMS}
-    item = "product" if len(names["product"]) > 1 else "content"
+    item = history.item if history is not None else "product" if len(names["product"]) > 1 else "content"
     rows = {}
     for dim, table in (("user", market.users), ("content", market.contents)):
         at, used = pd.factorize(stream[dim])  # a request names few of all that are known
@@ -313,9 +315,7 @@ class History:
         done = np.unique(facts["events"]["action"])
         self.marks = [mark for mark in CODED[:0:-1] if CODED.index(mark) in done]
         dims = {"content": TRAITS, "product": ("category", "brand")}
-        self.traits = {
-            kind: _kept_traits(self.names[kind], facts, kind, wanted) for kind, wanted in dims.items()
-        }
+        self.traits = {kind: _kept_traits(names[kind], facts, kind, wanted) for kind, wanted in dims.items()}
         self.lines = self._lines(facts)
         self.strength = strength or self._strength()
 
@@ -329,23 +329,18 @@ class History:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that is kept, as a flat dict of arrays of numbers and texts."""
-        arrays = {f"names/{dim}": values.astype(str) for dim, values in self.names.items()}
-        for table, columns in self.facts.items():
-            arrays |= {f"{table}/{name}": values for name, values in columns.items()}
-        arrays |= {f"strength/{name}": np.array(value) for name, value in self.strength.items()}
-        return arrays | {"until": np.array(self.until)}
+        names = {dim: values.astype(str) for dim, values in self.names.items()}
+        strength = {name: np.array(value) for name, value in self.strength.items()}
+        return flat({"names": names, "strength": strength, "until": {"": np.array(self.until)}, **self.facts})
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "History":
         """The history that gave these `arrays`."""
-        parts = defaultdict(dict)
-        for path, values in arrays.items():
-            table, _, name = path.partition("/")
-            parts[table][name] = values
+        parts = nested(arrays)
         names = {dim: values.astype(object) for dim, values in parts["names"].items()}
         strength = {name: float(value) for name, value in parts["strength"].items()}
         facts = {table: parts[table] for table in ("shown", "orders", "events")}
-        return cls(names, facts, int(arrays["until"]), strength)
+        return cls(names, facts, int(parts["until"][""]), strength)
 
     def features(self, market: Market) -> pd.DataFrame:
         """What was known just before each impression.

@@ -16,6 +16,7 @@ import re
 import shutil
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -37,9 +38,10 @@ from vaecm.schema import (
     Problem,
     is_text,
     listed,
+    repeated,
     rows_of,
-    written_times,
 )
+from vaecm.written import NO, YES, decimals, read_numbers, written_times
 
 MANIFEST = "manifest.json"
 PANDAS_3 = int(pd.__version__.split(".")[0]) >= 3
@@ -309,11 +311,15 @@ def _stored_type(column):
     dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         values = dtype.categories.tolist()
-        if all(isinstance(v, str) for v in values) or all(type(v) is int for v in values):
+        if any(all(type(v) is kind for v in values) for kind in (str, int, float)):
             return {"categories": values, "ordered": bool(dtype.ordered)}
         return None
     if types.is_complex_dtype(dtype) or isinstance(dtype, pd.PeriodDtype | pd.IntervalDtype):
         return None
+    if isinstance(dtype, pd.SparseDtype):
+        return _stored_type(column.sparse.to_dense())
+    if isinstance(dtype, pd.ArrowDtype) and not types.is_string_dtype(dtype):
+        return _stored_arrow(dtype)
     if isinstance(dtype, pd.StringDtype):
         return "string" if dtype.na_value is pd.NA else "text"
     if dtype != np.dtype(object):
@@ -326,6 +332,18 @@ def _stored_type(column):
     }.get(inferred)  # fmt: skip
 
 
+def _stored_arrow(dtype):
+    """The plain type that keeps what an Arrow column says; None where none does."""
+    if types.is_datetime64_any_dtype(dtype):
+        zone = dtype.pyarrow_dtype.tz
+        return f"datetime64[us, {zone}]" if zone else "datetime64[us]"
+    if types.is_bool_dtype(dtype):
+        return "boolean"
+    if types.is_integer_dtype(dtype):
+        return "UInt64" if types.is_unsigned_integer_dtype(dtype) else "Int64"
+    return "Float64" if types.is_float_dtype(dtype) or str(dtype).startswith("decimal") else None
+
+
 def read_table(path: Path, name: str, stored: dict[str, Any]) -> pd.DataFrame:
     """A table that `write_table` wrote, with the types it had."""
     early = {c: kind if _at_once(kind) else TEXT for c, kind in stored.items()}
@@ -335,8 +353,9 @@ def read_table(path: Path, name: str, stored: dict[str, Any]) -> pd.DataFrame:
     for column, kind in stored.items():
         values = frame[column]
         if isinstance(kind, dict):
-            whole = kind["categories"] and isinstance(kind["categories"][0], int)
-            values = values.astype("Int64").astype(object) if whole else values
+            first = type(kind["categories"][0]) if kind["categories"] else str
+            values = values.astype("Int64").astype(object) if first is int else values
+            values = values.astype(float) if first is float else values
             frame[column] = pd.Categorical(values, kind["categories"], ordered=kind["ordered"])
         elif kind.startswith("datetime"):
             zoned = "," in kind
@@ -384,6 +403,26 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
     ) as error:
         rule = f"is not a readable NPZ file of arrays of numbers: {str(error)[:120]}"
         raise MarketError([Problem(file.name, "", rule, 0, "")]) from error
+
+
+def nested(arrays: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Arrays by the first part of their names; a part that is not there is empty.
+
+    Examples
+    --------
+    >>> dict(nested({"z/mean": 1, "z/sd": 2, "ids/": 3}))
+    {'z': {'mean': 1, 'sd': 2}, 'ids': {'': 3}}
+    """
+    parts = defaultdict(dict)
+    for name, array in arrays.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = array
+    return parts
+
+
+def flat(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What `nested` divides."""
+    return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
 
 def rounded(values: np.ndarray, bits: int) -> np.ndarray:
@@ -473,8 +512,6 @@ SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet")
 DELIMITERS = ",;\t|\x01^~: "
 ROWS_AT_ONCE = 250_000
 WHOLE = r"(?:0|-?[1-9]\d{0,19})(?:\.0+)?"
-NUMBER_GAPS = ("", "nan", "na", "n/a", "#n/a", "null", "none", "nil", "-", "--", "\\n", "?", "无", "暂无")
-YES, NO = ("true", "t", "yes", "y", "是"), ("false", "f", "no", "n", "否")
 
 
 class Reading:
@@ -518,7 +555,8 @@ def read_own(folder: Path, roles: dict, cover_size: int) -> tuple[dict, list[Pro
         if frame is not None:
             frames[name] = _named(name, frame, roles.get(name, {}), file.name, reading)
     kinds = {
-        name: {c: k for c, k in part.items() if k not in SCHEMA.get(name, {})} for name, part in roles.items()
+        name: {c: k for c, k in part.items() if k not in SCHEMA.get(name, {}) and c not in part.values()}
+        for name, part in roles.items()
     }
     timed = {name: _types(name, frame, kinds.get(name, {}), reading) for name, frame in frames.items()}
     _ids(frames)
@@ -563,14 +601,34 @@ def _read_parquet(file, reading):
         values = frame[column]
         kind = types.infer_dtype(values, skipna=True)
         if kind == "decimal":
-            frame[column] = values.astype(float)
+            whole = all(v == v.to_integral_value() for v in values.dropna())
+            frame[column] = _whole_decimals(values) if whole else values.astype(float)
         elif kind in ("date", "datetime"):
             frame[column] = pd.to_datetime(values)
         elif kind == "mixed":  # lists and the like
             frame[column] = [v if v is None else json.dumps(v, default=_listing) for v in values]
         elif kind == "bytes":
-            frame[column] = [v if v is None else bytes(v).decode("utf-8", "replace") for v in values]
+            frame[column] = [_byte_text(v) for v in values]
     return frame
+
+
+def _whole_decimals(values):
+    """Whole numbers of decimals; texts where they are beyond 64 bits."""
+    whole = pd.Series([None if pd.isna(v) else int(v) for v in values], dtype=object)
+    try:
+        return whole.astype("Int64" if whole.isna().any() else np.int64)
+    except OverflowError:
+        return whole.map(str, na_action="ignore").astype(TEXT)
+
+
+def _byte_text(value):
+    """UTF-8, or hexadecimal digits of what is none, such as the 16 bytes of a UUID."""
+    if value is None:
+        return None
+    try:
+        return bytes(value).decode("utf-8")
+    except UnicodeDecodeError:
+        return bytes(value).hex()
 
 
 def _listing(value):
@@ -589,7 +647,7 @@ def _read_csv(file, name, known, reading):
                 return None
             columns, delimiter, extra = header
             reading.semicolons |= {name} if delimiter == ";" else set()
-            chunks = _chunks(stream, columns, delimiter, extra, name, file.name)
+            chunks = _rows(stream, columns, delimiter, extra, name, file.name, reading)
     except (OSError, EOFError, zlib.error) as error:
         word = "is cut short" if isinstance(error, EOFError) else "is not readable"
         reading.wrong(file.name, f"{word}: {str(error)[:120]}")
@@ -620,6 +678,8 @@ def _encoding(file):
         raise OSError("its name ends in .gz, but it is not packed")
     with gzip.open(file) if packed else open(file, "rb") as stream:
         head = stream.read(4096)
+        if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+            return "utf-32", packed
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return "utf-16", packed
         if head[1::2].count(0) > len(head) / 5:
@@ -704,6 +764,60 @@ def _chunks(stream, columns, delimiter, extra, name, file):
     return chunks
 
 
+def _rows(stream, columns, delimiter, extra, name, file, reading):
+    """The rows after the header, in pieces; where a quote swallows whole lines, quotes are signs like others."""
+    start = stream.tell()
+    try:
+        chunks = _chunks(stream, columns, delimiter, extra, name, file)
+        found = _swallowed(chunks, columns, delimiter)
+    except ValueError as error:
+        at = re.search(r"EOF inside string starting at row (\d+)", str(error))
+        if not at:
+            raise
+        found = 1, f"row {at[1]}"
+    if found:
+        stream.seek(start)
+        other = _unquoted(stream, columns, delimiter, extra)
+        if other is None and found[0] > 0:
+            raise ValueError(f"a quote is opened and not closed: {found[1]}")
+        if other is not None:
+            reading.note(f"{file}: a quote stands alone ({found[1]}); quotes were read as signs")
+        chunks = chunks if other is None else other
+    return chunks
+
+
+def _swallowed(chunks, columns, delimiter):
+    """A field that holds whole lines, since a quote was opened and not closed: (rows between, a word on it), or None.
+
+    What it holds up to its first line break ends a row, what follows the last one begins a row, and between lie rows.
+    """
+    first, last = 0, len(columns) - 1
+    for chunk in chunks:
+        for k in (k for k in chunk if last and _strings(chunk[k])):
+            for row, text in chunk[k][
+                chunk[k].str.contains("\n", regex=False).fillna(False).to_numpy(bool)
+            ].items():
+                counts = [line.count(delimiter) for line in text.split("\n")]
+                if counts == [last - k, *[last] * (len(counts) - 2), k]:
+                    return len(counts) - 2, f"row {first + row - chunk.index[0]}, {columns[k]}: {text[:20]!r}"
+        first += len(chunk)
+    return None
+
+
+def _unquoted(stream, columns, delimiter, extra):
+    """Rows whose quotes are signs like others, in one piece; None unless each line has all its fields.
+
+    A quote that the last line opens is rather that of a file that was cut.
+    """
+    lines = [line for line in (line.rstrip("\r\n") for line in stream) if line]
+    if lines[-1].count('"') % 2 or any(line.count(delimiter) != len(columns) - 1 + extra for line in lines):
+        return None
+    rows = [
+        [re.sub(r'^"(.*)"$', r"\1", field) or np.nan for field in line.split(delimiter)] for line in lines
+    ]
+    return [pd.DataFrame(rows, dtype=TEXT).iloc[:, : len(columns)]]
+
+
 class _Rest(io.TextIOBase):
     """A line that was read already, and the rest of the stream."""
 
@@ -732,9 +846,12 @@ def _compact(text, kind):
             return text
         times = pd.to_datetime(text, format="ISO8601", errors="coerce")
         return times.astype("datetime64[s]") if (times.isna() == text.isna()).all() else text
-    if kind == "number":
-        shape = r"-?(?:0|[1-9]\d*)(?:\.\d+)?"
-        return pd.to_numeric(text) if text.dropna().str.fullmatch(shape).all() else text
+    if kind == "number":  # 1.234 may be thousands: other columns tell
+        shape, present = r"-?(?:0|[1-9]\d*)(?:\.\d+)?", text.dropna()
+        clear = (
+            not present.str.fullmatch(r"-?\d{1,3}\.\d{3}").any() or present.str.contains(r"\.\d{1,2}$").any()
+        )
+        return pd.to_numeric(text) if present.str.fullmatch(shape).all() and clear else text
     if kind == "text" or not text.dropna().str.fullmatch(r"0|-?[1-9]\d{0,17}").all() or text.isna().all():
         return text
     return text.astype("Int64") if text.isna().any() else text.astype(np.int64)
@@ -756,6 +873,12 @@ def _texts(column):
 def _named(name, frame, roles, file, reading):
     """Columns under the names of the schema: by a role, or where only case and spaces differ."""
     new = {}
+    gone = {c: k for c, k in roles.items() if c not in frame and k in SCHEMA[name] and k not in frame}
+    there = "columns are " + listed(frame.columns, 8)
+    reading.problems += [
+        Problem("roles", f"{name}.{c}", f"no such column to read as {k}", 1, there) for c, k in gone.items()
+    ]
+    frame = frame.drop(columns=[c for c in frame if roles.get(c) == "ignore" and c in roles.values()])
     for column in frame.columns:
         wanted = roles.get(column)
         usual = re.sub(r"[\s-]+", "_", column.strip().lower())
@@ -779,81 +902,49 @@ def _named(name, frame, roles, file, reading):
 
 
 def _types(name, frame, kinds, reading):
-    """Give each column that is still text the type of its kind; the columns of times, which are read together."""
-    comma, timed = None, []
-    for column in frame:
-        kind = kinds.get(column, SCHEMA[name].get(column))
-        if kind == "number" and is_text(frame[column]):
-            numbers, unread, found = read_numbers(frame[column])
-            comma = found or comma
-            if not unread.any():
-                frame[column] = numbers
-    for column in frame:
-        values, kind = frame[column], kinds.get(column, SCHEMA[name].get(column))
-        if kind == "time" or types.is_datetime64_any_dtype(values.dtype):
-            timed.append(column)
-        elif kind is None and _strings(values):
-            frame[column] = _guessed(values, comma or name in reading.semicolons)
-            if _strings(frame[column]) and _dated(values):
-                timed.append(column)
-        elif not _strings(values):
-            if kind == "text":
-                frame[column] = _texts(values)
-        elif kind == "number" and comma:
-            numbers, unread, _ = read_numbers(values, comma=True)
+    """Give known columns that are still text the type of their kind; the columns of times, which are read together.
+
+    What the schema does not know stays as it is written, but for plain numbers: its kind is learned in training, and a
+    file that is predicted must not change it.
+    """
+    known = {column: kinds.get(column, SCHEMA[name].get(column)) for column in frame}
+    for column, kind in known.items():
+        if isinstance(frame[column].dtype, pd.CategoricalDtype) and kind not in (None, "class", "ignore"):
+            frame[column] = frame[column].astype(object).infer_objects()
+    comma = _decimal_comma(
+        frame, [c for c, kind in known.items() if kind == "number"], name in reading.semicolons
+    )
+    for column, kind in known.items():
+        values = frame[column]
+        if not _strings(values):
+            frame[column] = _texts(values) if kind == "text" else values
+        elif column not in SCHEMA[name] and kind != "text":
+            frame[column] = _plain_numbers(values, comma)
+        elif kind == "number":
+            numbers, unread, _ = read_numbers(values, comma)
             frame[column] = values if unread.any() else numbers
         elif kind in ("flag", "outcome"):
             frame[column] = _flags(values)
         elif kind == "class":
             whole = _whole(values)
             frame[column] = values if whole is None else whole
-    if comma:
+    if comma and "number" in known.values():
         reading.note(f"{name}: numbers have a decimal comma")
-    return timed
+    return [column for column in frame if SCHEMA[name].get(column) == known[column] == "time"]
+
+
+def _decimal_comma(frame, numbers, semicolons):
+    """Whether a comma begins a file's decimals: a known column shows it, or semicolons divide and none shows a point."""
+    texts = [frame[column] for column in numbers if _strings(frame[column])]
+    shown = [decimals(values) for values in texts]
+    point = any(p for _, p in shown) or any(
+        types.is_float_dtype(frame[c]) and (frame[c] % 1 > 0).any() for c in numbers
+    )
+    return any(c for c, _ in shown) or (semicolons and not point)
 
 
 def _strings(column):
     return is_text(column) and types.infer_dtype(column, skipna=True) in ("string", "empty")
-
-
-def read_numbers(column: pd.Series, comma: bool | None = None) -> tuple[pd.Series, np.ndarray, bool]:
-    """Numbers as people write them: ¥1,299.00, 1.299,50, 1 299,50, 3.5万, 12 %.
-
-    Whether a comma or a point begins the decimals is decided for the column as a whole; `comma` is True where other
-    columns of the file have decimal commas. Gives the numbers (NaN for what is missing or not read), the mask of
-    what is there and not a number, and whether this column shows decimal commas.
-
-    Examples
-    --------
-    >>> read_numbers(pd.Series(["1.299,50", "¥12,90", "n/a"]))[0].tolist()
-    [1299.5, 12.9, nan]
-    """
-    text = column.astype(object).where(column.notna(), "").astype(str)
-    text = text.str.normalize("NFKC").str.strip().str.lower()
-    text = text.mask(text.isin(NUMBER_GAPS), "")
-    money = r"(?:us\$|r\$|[¥$€£₩₹]|cny|rmb|usd|eur|gbp|jpy|元|円|yuan)"
-    text = text.str.replace(rf"^(-?)\s*{money}\s*|\s*{money}$", r"\1", regex=True).str.replace(
-        "−", "-", regex=False
-    )
-    text = text.str.replace(r"^\((.+)\)$", r"-\1", regex=True)
-    text = text.str.replace(r"(?<=\d)[\s'’](?=\d{3}(?!\d))", "", regex=True)
-    unit = text.str.extract(r"(?<=\d)\s*([万亿wk%])$")[0]
-    scale = unit.map({"万": 1e4, "w": 1e4, "亿": 1e8, "k": 1e3, "%": 0.01}).fillna(1.0).astype(float)
-    text = text.str.replace(r"(?<=\d)\s*[万亿wk%]$", "", regex=True)
-    signs = text.str.replace(r"[^,.]", "", regex=True)
-    thousands = text.str.fullmatch(r"-?\d{1,3}(?:,\d{3})+")
-    shows_comma = signs.str.fullmatch(r"\.+,") | ((signs == ",") & ~thousands) | signs.str.fullmatch(r"\.\.+")
-    shows_point = signs.str.fullmatch(r",+\.") | signs.str.fullmatch(r",,+")
-    shows_point |= (signs == ".") & ~text.str.fullmatch(r"-?\d{1,3}\.\d{3}")
-    style = bool(shows_comma.any() or (comma and not shows_point.any()))
-    if style:
-        text = text.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
-    else:
-        text = text.str.replace(",", "", regex=False)
-    numbers = pd.to_numeric(text.where(text.str.len() > 0), errors="coerce").astype(float) * scale
-    there = text.str.len().to_numpy() > 0
-    unread = (numbers.isna().to_numpy() & there) | (shows_comma.any() & shows_point).to_numpy(bool)
-    return numbers.mask(unread), unread, bool(shows_comma.any())
 
 
 def _flags(column):
@@ -887,40 +978,21 @@ def _whole(column):
     )
 
 
-def _guessed(values, comma):
-    """The type of a column that the schema does not know: flags, numbers, times, or the texts themselves."""
+def _plain_numbers(values, comma):
+    """A column as numbers where all of it is plain numbers, else as texts, in which a decimal comma becomes a point."""
+    if comma:
+        text = values.astype("string").str.strip()
+        shaped = text.str.fullmatch(r"-?(?:\d+|\d{1,3}(?:\.\d{3})+)(?:,\d+)?").fillna(False).to_numpy(bool)
+        values = values.mask(shaped, text.str.replace(".", "").str.replace(",", ".").astype(values.dtype))
     present = values.dropna().astype(str).str.strip()
     present = present[present != ""]
     if not len(present):
         return values
-    lower = present.str.lower()
-    if lower.isin(YES + NO).all() and lower.str.len().max() > 1:
-        flags = (
-            values.astype("string")
-            .str.strip()
-            .str.lower()
-            .map({**dict.fromkeys(YES, True), **dict.fromkeys(NO, False)})
-        )
-        return flags.astype("boolean" if flags.isna().any() else bool)
     if (whole := _whole(values)) is not None:
         return whole
     if present.str.fullmatch(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?").all():
         return pd.to_numeric(values.where(values.notna()), errors="coerce").astype(float)
-    money = present.str.contains(r"[¥￥$€£%元]|万$|亿$")
-    pairs = present.str.fullmatch(r"-?\d+(?:,\d+)?") if comma else money
-    if (money | pairs).all():
-        numbers, unread, _ = read_numbers(values, comma=comma)
-        whole = _whole_ids(numbers)
-        return values if unread.any() else numbers if whole is None else whole
     return values
-
-
-def _dated(values):
-    """Whether every text of a column is a time."""
-    present = values.dropna()
-    if not len(present) or not present.str.contains(r"\d[-/.年]\s?\d|[A-Za-z]{3}.*\d{4}").all():
-        return False
-    return all(written_times(part)["utc"].notna().all() for part in (present.iloc[:200], present))
 
 
 def _ids(frames):
@@ -962,15 +1034,16 @@ def _one_clock(frames, timed, reading):
     places = [(table, column) for table, columns in timed.items() for column in columns]
     written = {place: _written(frames[place[0]][place[1]]) for place in places}
     offsets = {o for w in written.values() for o in w["offset"].dropna().unique()}
-    bare = {place: _has_clock(w) for place, w in written.items()}
+    bare = {place: w["offset"].isna() & w["wall"].notna() for place, w in written.items()}
     if offsets:
         names = ", ".join(
             f"{'-' if o < 0 else '+'}{int(abs(o)) // 3600:02d}:{int(abs(o)) % 3600 // 60:02d}"
             for o in sorted(offsets)
         )
+        zoned = listed([".".join(place) for place, w in written.items() if w["offset"].notna().any()])
         for (table, column), rows in bare.items():
-            if rows.any() and len(offsets) > 1:
-                rule = f"times without a time zone beside times with {names}: write all with one, or none"
+            if _has_clock(written[table, column], rows) and len(offsets) > 1:
+                rule = f"times without a time zone beside times with {names} ({zoned}): write all with one, or none"
                 reading.problems.append(Problem(table, column, rule, int(rows.sum()), ""))
         reading.note(f"times were written with the time zone {names} and are given in UTC")
     for (table, column), frame in written.items():
@@ -1001,11 +1074,10 @@ def _written(column):
     return pd.DataFrame({"utc": utc, "wall": wall, "offset": offset})
 
 
-def _has_clock(written):
-    """Mask of the times without a zone, unless the column holds dates alone."""
-    bare = written["offset"].isna() & written["wall"].notna()
-    wall = written["wall"][bare]
-    return bare if (wall != wall.dt.normalize()).any() else bare & False
+def _has_clock(written, rows):
+    """Whether some times tell an hour: no column of dates alone."""
+    wall = written["wall"][rows]
+    return bool((wall != wall.dt.normalize()).any())
 
 
 def merged_roles(first: dict | None, second: dict | None) -> dict | None:
@@ -1032,7 +1104,7 @@ def read_roles(file: Path) -> dict | None:
 
 # --- one's own pictures, sounds and vectors ---------------------------------------------------------------
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 
 
 def _read_media(folder, ids, cover_size, reading):
@@ -1062,7 +1134,7 @@ def _picture_files(folder, ids, size, reading):
     if (rows < 0).any():  # no file name holds every sign that an id may hold
         rows = np.where(rows < 0, rows_of([unquote(name) for name in names], ids), rows)
     if not (rows >= 0).any():
-        first = listed([f.name for f in files]) or "no PNG, JPEG or WebP"
+        first = listed([f.name for f in files]) or "no PNG, JPEG, WebP, GIF or BMP"
         reading.wrong(
             "covers",
             "no picture is named by a content_id",
@@ -1081,6 +1153,9 @@ def _picture_files(folder, ids, size, reading):
                 grey &= pictures[row].ndim == 2
     if broken:
         reading.wrong("covers", "is not a readable picture", listed(broken), len(broken))
+    twice = [f.name for k, f in enumerate(files) if rows[k] >= 0 and rows[k] in rows[:k]]
+    if twice:
+        reading.note(f"covers: more than one picture of a content; the last was taken ({listed(twice)})")
     if (rows < 0).any():
         strange = [f.name for f, row in zip(files, rows, strict=True) if row < 0]
         reading.note(f"covers: {len(strange)} pictures of no content ({listed(strange)})")
@@ -1143,6 +1218,9 @@ def _aligned(file, ids, reading, prepare):
             file.name, f"must have one id for each row, got ids {keys.shape} and rows {array.shape}"
         )
         return None
+    keys = np.char.decode(keys, "utf-8") if keys.dtype.kind == "S" else keys
+    if (again := repeated(pd.Series(keys))).any():
+        reading.wrong(file.name, "id is there more than once", listed(keys[again].tolist()), int(again.sum()))
     rows = rows_of(ids, keys)
     if not (rows >= 0).any():
         reading.wrong(file.name, "no id is that of a content", listed(keys.tolist()), len(keys))

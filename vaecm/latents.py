@@ -15,12 +15,14 @@ import pandas as pd
 
 from vaecm import experts
 from vaecm.features import Features, joined, known_contents, moments
-from vaecm.history import DAY, request_seconds, seconds, user_stream
+from vaecm.history import DAY, request_seconds, user_stream
+from vaecm.io import flat, nested
 from vaecm.items import ItemEmbeddings
 from vaecm.market import Market
 from vaecm.schema import Ids, canonical, rows_of
+from vaecm.timeline import SESSION, Timeline, seconds
 from vaecm.training import SCHEDULES, Latent, event_windows, train
-from vaecm.vae import PAUSE, SHRINK, HistoryVAE, MultimodalVAE
+from vaecm.vae import SHRINK, HistoryVAE, MultimodalVAE
 
 
 class Representation:
@@ -54,7 +56,8 @@ class Representation:
     ) -> Representation:
         """Learn all of it without labels, from what was known at the end of `market`; no later event is learned from."""
         features = Features.learn(market, validation, config.title_length)
-        stream = user_stream(joined(market, validation), features.history.until)
+        both = joined(market, validation)
+        stream = user_stream(both, features.history.until)
         until = seconds(market.impressions["time"]).max()
         past = (stream["time"] <= until).to_numpy()
         # clicks would tell the labels of training's own impressions
@@ -63,7 +66,7 @@ class Representation:
         features.learn_events(stream[past])
         self = cls(
             features, items, content_vae(features, config, seed), history_vae(features, config, seed),
-            Ids(market.users["user_id"]), config.history_length,
+            Ids(both.users["user_id"]), config.history_length,
         )  # fmt: skip
 
         def fit(name, steps):
@@ -149,9 +152,8 @@ class Representation:
 
     def known_looks(self, market: Market, stream: pd.DataFrame) -> tuple[Ids, np.ndarray]:
         """`catalogue` and `looks`, with the contents of a stream that are newer than training."""
-        if (
-            self.features.history.item == "product"
-        ):  # what it looks like would hang on which contents are in the file
+        # what a product looks like would hang on which contents are in the file
+        if self.features.history.item == "product":
             return self.catalogue, self.looks
         items = pd.unique(stream["item"].dropna())
         rows = rows_of(items[rows_of(items, self.catalogue) < 0], market.contents["content_id"])
@@ -179,53 +181,58 @@ class Representation:
         asked, at = np.unique(user, return_inverse=True)
         events, looks = self.events_of(market, asked)
         n, dim = len(user), self.history_vae.get_config()["latent_dim"]
-        last, first = last_before(events["user"].to_numpy(), events["time"].to_numpy(), at, time)
-        there = last >= first
+        first, begun, end = rows_before(events, at, time)
+        there = end > first
         mean, log_var = np.zeros((2, n, dim), np.float32)
         gap = np.zeros(n, np.float32)
         if there.any():
-            needed, where = np.unique(last[there], return_inverse=True)
+            needed, where = np.unique(end[there] - 1, return_inverse=True)
             latent = self.states(events, needed)
             mean[there], log_var[there] = latent.mean[where], latent.log_var[where]
-            gap[there] = np.log1p(time[there] - events["time"].to_numpy()[last[there]])
+            gap[there] = np.log1p(time[there] - events["time"].to_numpy()[end[there] - 1])
         found = {"mean": mean, "log_var": log_var, "gap": gap}
-        starts = {"session": session_start(events, first, last + 1, time), "every": first}
-        for name, start in starts.items():
-            found[name] = mean_rows(self.items.table, events["item"], start, last + 1)
-            found[f"{name}_look"] = mean_rows(looks, events["look"], start, last + 1)
+        for name, start in {"session": begun, "every": first}.items():
+            found[name] = mean_rows(self.items.table, events["item"], start, end)
+            found[f"{name}_look"] = mean_rows(looks, events["look"], start, end)
         return found
 
-    def inputs(self, market: Market, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
-        """Content, user, match and summary of each impression, standardised; with `rng`, latents are drawn."""
-        raw = self.raw(market, rng)
-        if not self.scale:
-            self.scale = {
-                f"{k}/{name}": v
-                for name, x in raw.items()
-                for k, v in zip(("mean", "sd"), moments(x), strict=True)
-            }
-        return {
-            name: np.clip((x - self.scale[f"mean/{name}"]) / self.scale[f"sd/{name}"], -6, 6).astype(
-                np.float32
-            )
-            for name, x in raw.items()
-        }
-
-    def raw(self, market: Market, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
-        """As `inputs`, not standardised: content (B, L + D), user (B, L + 2D), match (B, M), summary (B, K)."""
+    def posterior(self, market: Market) -> dict:
+        """What no draw of latents changes: contents, users at their moments, and what is known of both."""
         rows, at = np.unique(market.content_rows, return_inverse=True)
-        content = drawn(self.contents(market, rows), rng)
-        told = numpy(self.content_vae.experts["item"].decode(content))
-        known = self.item_vectors(market, rows)
-        best = np.where(np.isnan(known), told, known)
-        user = self.users_at(market, market.user_rows, request_seconds(market))
-        z = drawn(Latent(user["mean"], user["log_var"]), rng)
-        expected = {name: numpy(x) for name, x in self.history_vae.expect(z, user["gap"]).items()}
         contents = market.content_table()
         category = contents["category"].iloc[rows] if "category" in contents else np.full(len(rows), None)
-        chance = expected["category"][np.arange(len(at)), self.features.codes(category)[at]]
+        return {
+            "at": at, "content": self.contents(market, rows), "item": self.item_vectors(market, rows),
+            "summary": self.features.summary(market, rows), "category": self.features.codes(category),
+            "user": self.users_at(market, market.user_rows, request_seconds(market)),
+        }  # fmt: skip
+
+    def inputs(self, market: Market, rng: np.random.Generator | None = None, known=None) -> dict:
+        """Content, user, match and summary of each impression, standardised: name to (B, n) float32.
+
+        With `rng`, latents are drawn; `known` is the `posterior` of `market`, for many draws.
+        """
+        raw = self.raw(self.posterior(market) if known is None else known, rng)
+        if not self.scale:
+            found = {name: moments(x) for name, x in raw.items()}
+            self.scale = flat(
+                {k: {name: x[i] for name, x in found.items()} for i, k in enumerate(("mean", "sd"))}
+            )
+        mean, sd = (nested(self.scale)[part] for part in ("mean", "sd"))
+        return {
+            name: np.clip((x - mean[name]) / sd[name], -6, 6).astype(np.float32) for name, x in raw.items()
+        }
+
+    def raw(self, known: dict, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        """As `inputs`, not standardised: content (B, L + D), user (B, L + 2D), match (B, M), summary (B, K)."""
+        at, user, summary = known["at"], known["user"], known["summary"]
+        content = drawn(known["content"], rng)
+        told = numpy(self.content_vae.experts["item"].decode(content))
+        best = np.where(np.isnan(known["item"]), told, known["item"])
+        z = drawn(Latent(user["mean"], user["log_var"]), rng)
+        expected = {name: numpy(x) for name, x in self.history_vae.expect(z, user["gap"]).items()}
+        chance = expected["category"][np.arange(len(at)), known["category"][at]]
         means = user["session"], user["every"]
-        summary = self.features.summary(market, rows)
         own = np.hstack([content, summary])[at]
         match = [
             *(np.mean(a * b[at], axis=1) for a in (numpy(self.history_vae.wanted(*means)), *means) for b in (told, best)),
@@ -239,20 +246,17 @@ class Representation:
     def to_state(self) -> tuple[dict, dict[str, np.ndarray]]:
         """What was learned beside the weights: plain JSON, and arrays by name."""
         plain, arrays = self.features.to_state()
-        arrays = {f"features/{name}": array for name, array in arrays.items()}
-        arrays |= {f"items/{name}": array for name, array in self.items.arrays().items()}
-        arrays |= {f"events/{name}": self.events[name].to_numpy() for name in self.events}
-        arrays |= {f"scale/{name}": array for name, array in self.scale.items()}
-        arrays |= {"looks/ids": self.catalogue.names.astype(str), "looks/z": self.looks}
-        return plain, arrays | {"users/ids": self.users.names.astype(str)}
+        looks = {"ids": self.catalogue.names.astype(str), "z": self.looks}
+        return plain, flat({
+            "features": arrays, "items": self.items.arrays(), "scale": self.scale, "looks": looks,
+            "events": {name: self.events[name].to_numpy() for name in self.events},
+            "users": {"ids": self.users.names.astype(str)},
+        })  # fmt: skip
 
     @classmethod
     def from_state(cls, plain: dict, arrays: dict[str, np.ndarray], config, seed: int) -> Representation:
         """What `to_state` gave, with VAEs whose weights are still to be read."""
-        parts = {name: {} for name in ("features", "items", "events", "scale", "looks", "users")}
-        for name, array in arrays.items():
-            part, _, key = name.partition("/")
-            parts[part][key] = array
+        parts = nested(arrays)
         features, items = (
             Features.from_state(plain, parts["features"]),
             ItemEmbeddings.from_arrays(parts["items"]),
@@ -281,15 +285,12 @@ def content_vae(features: Features, config, seed: int) -> MultimodalVAE:
         if name == "title":
             made[name] = experts.TextExpert(n_words=len(features.tokens), **options)
         elif name == "attributes":
-            made[name] = experts.TableExpert(
-                n_numbers=len(encoder.numbers), class_sizes=encoder.sizes, **options
-            )
+            made[name] = experts.TableExpert(L, len(encoder.numbers), encoder.sizes, seed=options["seed"])
         elif name.startswith("vector_"):
             made[name] = experts.VectorExpert(size=shape[0], **options)
         else:
-            made[name] = (experts.PictureExpert if name == "cover" else experts.SoundExpert)(
-                shape=shape, **options
-            )
+            kind = experts.PictureExpert if name == "cover" else experts.SoundExpert
+            made[name] = kind(shape=shape, **options)
     made["item"] = experts.VectorExpert(L, config.item_dim, seed=100 * seed + 99)
     weights = {"item": config.item_weight} | dict.fromkeys(("cover", "audio"), config.pixel_weight)
     return MultimodalVAE(made, config.beta, weights, config.modality_dropout, seed=seed)
@@ -299,7 +300,7 @@ def history_vae(features: Features, config, seed: int) -> HistoryVAE:
     """A GRU for the actions and categories that training's events name."""
     sizes = [len(features.state[name]) + 2 for name in ("actions", "categories")]
     return HistoryVAE(
-        config.latent_dim, config.units, *sizes, config.item_dim, beta=config.history_beta, seed=seed
+        config.latent_dim, config.units, *sizes, config.item_dim, config.history_beta, seed=seed
     )
 
 
@@ -322,42 +323,30 @@ def drawn(latent: Latent, rng: np.random.Generator | None) -> np.ndarray:
     return latent.mean + np.exp(0.5 * latent.log_var) * noise
 
 
-def last_before(user: np.ndarray, time: np.ndarray, asked: np.ndarray, second: np.ndarray) -> tuple:
-    """Row of the last event of each asked user strictly before a second, and of its first one; last < first: none.
+def rows_before(events: pd.DataFrame, user: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Rows of the events of some users strictly before some seconds: first, first of the session that goes on, and end.
+
+    Events are sorted by user and time; `end` is the row after the last one, and where there is none all three are equal.
 
     Examples
     --------
-    >>> last_before(np.array([0, 0, 2]), np.array([5, 9, 7]), np.array([0, 0, 1, 2]), np.array([9, 10, 99, 7]))
-    (array([0, 1, 1, 1]), array([0, 0, 2, 2]))
+    >>> events = pd.DataFrame({"user": [0, 0, 2], "time": [5, 5_000, 7]})
+    >>> [rows.tolist() for rows in rows_before(events, np.array([0, 0, 1]), np.array([9, 5_001, 99]))]
+    [[0, 0, 0], [0, 1, 0], [1, 2, 0]]
     """
-    first = np.searchsorted(user, asked)
-    if not len(user):
-        return first - 1, first
-    start, span = time.min(), int(time.max() - time.min()) + 2
-    place = asked * span + np.clip(second - start, 0, span - 1)
-    return np.searchsorted(user * span + (time - start), place) - 1, first
+    if not len(events):
+        return (np.zeros(len(user), int),) * 3
+    line = Timeline(events["user"].to_numpy(), time := events["time"].to_numpy(), {})
+    rank = line.find(user)
+    first, end = np.where(rank < 0, 0, line.first[rank]), line.before(rank, second)
+    goes_on = (end > first) & (second - time[end - 1] <= SESSION)
+    return first, np.where(goes_on, line.where("session")[end - 1], end), end
 
 
 def alike(a: np.ndarray, b: np.ndarray, latent_dim: int) -> list[np.ndarray]:
     """Mean product and mean squared difference of z and of the summary of two lots of looks (B, L + K): (B,) each."""
     pairs = zip(*(np.split(x, [latent_dim], axis=1) for x in (a, b)), strict=True)
-    return [
-        x for p, q in pairs if p.shape[1] for x in (np.mean(p * q, axis=1), np.mean((p - q) ** 2, axis=1))
-    ]
-
-
-def session_start(events: pd.DataFrame, first: np.ndarray, end: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Row of the first event of the session that goes on at each second: (B,); `end` where none does.
-
-    The events of a row lie from `first` up to `end`, which is not among them.
-    """
-    user, time = events["user"].to_numpy(), events["time"].to_numpy()
-    fresh = (np.diff(user, prepend=-1) != 0) | (np.log1p(np.maximum(np.diff(time, prepend=0), 0)) > PAUSE)
-    began = np.append(np.maximum.accumulate(np.where(fresh, np.arange(len(fresh)), 0)), len(fresh))
-    end = np.maximum(end, first)
-    start = began[np.where(end > first, end - 1, -1)]
-    lately = np.log1p(np.maximum(second - np.append(time, 0)[end - 1], 0)) <= PAUSE
-    return np.where((end > first) & lately, np.maximum(start, first), end)
+    return [x for p, q in pairs if p.shape[1] for x in (np.mean(p * q, axis=1), ((p - q) ** 2).mean(axis=1))]
 
 
 def mean_rows(table: np.ndarray, row: Sequence[int], start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -370,7 +359,7 @@ def mean_rows(table: np.ndarray, row: Sequence[int], start: np.ndarray, end: np.
     >>> mean_rows(np.array([[4.0], [8.0]]), [0, 1, -1], np.array([0, 2]), np.array([3, 3])).tolist()
     [[3.0], [0.0]]
     """
-    row, end = np.asarray(row), np.maximum(end, start)
+    row = np.asarray(row)
     count = np.concatenate([[0], np.cumsum(row >= 0)])
     weight = 1 / (count[end] - count[start] + SHRINK)
     means = np.zeros((len(start), table.shape[1]), np.float32)

@@ -50,27 +50,8 @@ def gaussian_nll(x: Tensor, mean: Tensor, log_var: Tensor, observed: Tensor | No
     return ops.sum(nll, axis=tuple(range(1, len(nll.shape))))
 
 
-def categorical_nll(index: Tensor, logits: Tensor, observed: Tensor | None = None) -> Tensor:
-    r"""Negative log-probability of a class k (...) out of K, from logits (..., K).
-
-    .. math:: -\log\operatorname{softmax}(l)_k
-
-    Where it is not observed (...), the class may be anything, and adds 0.
-
-    >>> round(float(categorical_nll([2], [[0.0, 0.0, 0.0, 0.0]])[0]), 4)
-    1.3863
-    """
-    index, logits = ops.convert_to_tensor(index), _float(logits)
-    if observed is not None:
-        there = _float(observed) > 0
-        index = ops.where(there, index, ops.zeros_like(index))
-    column = ops.expand_dims(ops.cast(index, "int32"), -1)
-    nll = -ops.squeeze(ops.take_along_axis(ops.log_softmax(logits, axis=-1), column, axis=-1), -1)
-    return nll if observed is None else ops.where(there, nll, ops.zeros_like(nll))
-
-
 def multinomial_nll(counts: Tensor, logits: Tensor) -> Tensor:
-    r"""Negative log-likelihood of counts (B, K) of words or classes, without the coefficient; 0 for an empty bag.
+    r"""Negative log-likelihood of counts (..., K) of words or classes, without the coefficient; 0 for an empty bag.
 
     .. math:: -\sum_k n_k\log\operatorname{softmax}(l)_k
 

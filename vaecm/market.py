@@ -81,6 +81,7 @@ class Market:
     roles: dict[str, dict[str, str]] | None = None
     log: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
+    _kept = None  # rows of users and contents, and `content_table`, of a market that is `settled`
 
     def __repr__(self) -> str:
         tables = [(name, getattr(self, name)) for name in TABLES]
@@ -113,26 +114,18 @@ class Market:
     @property
     def user_rows(self) -> np.ndarray:
         """(n_impressions,) row in `users` of each impression; -1 where the user is not there."""
-        return self._rows("users", "user_id")
+        return self._kept[0] if self._kept else rows_of(self.impressions["user_id"], self.users["user_id"])
 
     @property
     def content_rows(self) -> np.ndarray:
         """(n_impressions,) row in `contents` of each impression; -1 where the content is not there."""
-        return self._rows("contents", "content_id")
-
-    def _rows(self, table, column):
-        """Rows are looked up once for each pair of tables."""
-        shown, known = self.impressions, getattr(self, table)
-        cached = self.__dict__.get(f"_{table}_rows")
-        if cached is None or cached[0] is not shown or cached[1] is not known:
-            cached = (shown, known, rows_of(shown[column], known[column]))
-            self.__dict__[f"_{table}_rows"] = cached
-        return cached[2]
+        ids = self.impressions["content_id"]
+        return self._kept[1] if self._kept else rows_of(ids, self.contents["content_id"])
 
     def content_table(self) -> pd.DataFrame:
         """Contents with the attributes of their products where they have none of their own; row i as `contents`."""
-        if "_content_table" in self.__dict__:
-            return self.__dict__["_content_table"]
+        if self._kept:
+            return self._kept[2]
         table, products = self.contents.reset_index(drop=True), self.products
         if products is None or not {"product_id"} <= set(table) & set(products):
             return table
@@ -150,10 +143,17 @@ class Market:
         return table
 
     def settled(self) -> "Market":
-        """The same market with `content_table` made once: for a call that asks for it often and changes no table."""
+        """The same market with rows and `content_table` made once: for a call that asks often and changes no table."""
         market = copy(self)
-        market.__dict__["_content_table"] = self.content_table()
+        market._kept = self.user_rows, self.content_rows, self.content_table()
         return market
+
+    def without(self, columns: dict[str, list[str]]) -> "Market":
+        """The same market whose tables lack some columns, {table: names}; its log lacks those of the impressions."""
+        parts = {name: getattr(self, name) for name in columns if getattr(self, name) is not None}
+        parts |= {"log": self.past} if "impressions" in parts else {}
+        lost = columns | {"log": columns.get("impressions", ())}
+        return replace(self, **{n: t.drop(columns=list(lost[n]), errors="ignore") for n, t in parts.items()})
 
     def summary(self) -> pd.DataFrame:
         """Rows, columns, share of missing values and period of each table."""
@@ -186,7 +186,13 @@ class Market:
         rows : array-like
             A mask over the impressions, or values of impression_id.
         """
-        rows, ids = np.asarray(rows), self.impressions["impression_id"]
+        ids = self.impressions["impression_id"]
+        if rows is None or isinstance(rows, str | bytes) or not np.iterable(rows):
+            raise ValueError(f"select: rows must be a mask or values of impression_id, got {rows!r}")
+        rows = list(rows) if isinstance(rows, set | frozenset | dict) else rows
+        if isinstance(getattr(rows, "dtype", None), pd.BooleanDtype):
+            rows = rows.fillna(False).astype(bool)
+        rows = np.asarray(rows)
         if rows.dtype == bool:
             if rows.shape != (len(ids),):
                 rule = "select: a mask must have one value per impression"
@@ -250,6 +256,10 @@ def load_market(
     path = Path(folder).expanduser()
     if not 4 <= cover_size <= 1024:
         raise ValueError(f"load_market: cover_size must be from 4 to 1024 pixels, got {cover_size!r}")
+    if roles is not None and not (
+        isinstance(roles, dict) and all(isinstance(p, dict) for p in roles.values())
+    ):
+        raise MarketError(schema.role_problems(roles, {}))
     named = io.merged_roles(io.read_roles(path / "roles.json"), roles)
     if not path.is_dir() or io.has_manifest(path):
         parts = io.read_parts(io.checked_folder(path, kind="market"))

@@ -14,18 +14,20 @@ import lightgbm
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
+from scipy.stats import norm
 from tqdm import tqdm
 
 from vaecm.effects import LOOKS, Calibration, EffectNetwork, Voters, head_rows, train_network, train_voters
 from vaecm.export import export_predictor
-from vaecm.history import seconds
-from vaecm.io import checked_folder, new_folder
+from vaecm.history import outcomes, seconds
+from vaecm.io import checked_folder, nested, new_folder, read_arrays
 from vaecm.latents import Representation
 from vaecm.market import Market, MarketError, Problem
 from vaecm.options import is_number, is_whole, range_problems, whole_problems
 from vaecm.options import refuse as refuse_options
 from vaecm.schema import canonical
 from vaecm.splits import split_by_time
+from vaecm.written import read_cells
 
 CHUNK = 100_000  # impressions predicted at once: what bounds the working memory
 RANGES = {
@@ -37,7 +39,7 @@ RANGES = {
 }  # fmt: skip
 EFFECTS = ("ctr", "cvr", "ctcvr", "sales")
 # What an impression that did not happen does not have.
-NOT_ASKED = ("clicked", "converted", "converted_at", "sales", "request_id", "propensity")
+NOT_ASKED = ("clicked", "converted", "converted_at", "sales", "propensity")
 
 
 @dataclass(frozen=True)
@@ -122,14 +124,12 @@ class ModelConfig:
         hidden = self.hidden if isinstance(self.hidden, (tuple, list)) else (0,)
         if not all(is_whole(n) for n in hidden):
             problems.append(f"hidden must be a tuple of positive whole numbers, got {self.hidden!r}")
-        flags = [
-            name for name in ("trees", "linear") if not isinstance(getattr(self, name), (bool, np.bool_))
-        ]
-        problems += [f"{name} must be True or False, got {getattr(self, name)!r}" for name in flags]
+        flags = {"trees": self.trees, "linear": self.linear}
+        wrong = {name: flag for name, flag in flags.items() if not isinstance(flag, (bool, np.bool_))}
+        problems += [f"{name} must be True or False, got {flag!r}" for name, flag in wrong.items()]
         refuse_options("ModelConfig", problems)
-        object.__setattr__(self, "hidden", tuple(map(int, hidden)))
-        for name in ("trees", "linear"):
-            object.__setattr__(self, name, bool(getattr(self, name)))
+        for name, value in {"hidden": tuple(map(int, hidden)), **flags}.items():
+            object.__setattr__(self, name, value if name == "hidden" else bool(value))
 
 
 class EffectPredictor:
@@ -158,6 +158,9 @@ class EffectPredictor:
 
     def __init__(self, config: ModelConfig | None = None, seed: int = 0):
         self.config = ModelConfig() if config is None else config
+        problems, kind = whole_problems({"seed": seed}, 0), type(self.config).__name__
+        problems += [] if kind == "ModelConfig" else [f"config must be a ModelConfig, got {kind}"]
+        refuse_options("EffectPredictor", problems)
         self.seed = int(seed)
         self.representation, self.networks, self.voters, self.state = None, None, None, None
 
@@ -183,25 +186,22 @@ class EffectPredictor:
         MarketError
             Lists all that is wrong with `train`, or with `validation`.
         """
-        checked(train, "train")
+        train = checked(train, "train")
         if validation is None:
             train, validation = split_by_time(train, (0.9, 0.1))
-        checked(validation, "validation")
+        validation = checked(validation, "validation").without(ignored(train))
         config, looks = self.config, self.config.ensemble * self.config.epochs * LOOKS
         with tqdm(total=config.vae_steps + config.vae_steps // 2 + looks, disable=not verbose) as bar:
             bar.set_description("autoencoders")
-            representation = Representation.learn(
-                train, validation, config, self.seed, lambda *_: bar.update()
-            )
+            done = lambda *_: bar.update()  # noqa: E731
+            representation = Representation.learn(train, validation, config, self.seed, done)
             state = learn_state(train, validation)
             parts = [
-                (network_inputs(representation, part, state), targets(part, state))
-                for part in (train, validation)
+                (network_inputs(representation, p, state), targets(p, state)) for p in (train, validation)
             ]
             bar.set_description("effects")
-            networks, voters = train_effects(
-                representation, config, state, parts, met(validation), self.seed, lambda *_: bar.update()
-            )
+            pairs = met(validation)
+            networks, voters = train_effects(representation, config, state, parts, pairs, self.seed, done)
             bar.total = bar.n
         self.representation, self.networks, self.voters, self.state = representation, networks, voters, state
         return self
@@ -228,12 +228,9 @@ class EffectPredictor:
         ValueError
             For options out of range, and for a market that cannot be read.
         """
-        self._need_fit()
         fine = isinstance(level, (float, int, np.number)) and 0 < level < 1
         wrong = [] if fine else [f"level must lie between 0 and 1, got {level!r}"]
-        refuse("predict", market, {"draws": (draws, 0)}, wrong)
-        market.check(targets=False)
-        return self._predict(market, draws, level)
+        return self._predict(self._ready("predict", market, {"draws": (draws, 0)}, wrong), draws, level)
 
     def _predict(self, market: Market, draws: int, level: float) -> pd.DataFrame:
         if (n := len(market.impressions)) > CHUNK:  # user by user, so that each history is read once
@@ -241,12 +238,14 @@ class EffectPredictor:
             part[np.argsort(market.user_rows, kind="stable")] = np.arange(n) // CHUNK
             found = [self._predict(market.select(part == k), draws, level) for k in range(part.max() + 1)]
             return pd.concat(found).iloc[np.argsort(np.argsort(part, kind="stable"))]
-        inputs = network_inputs(self.representation, market, self.state)
+        market = market.settled()
+        known = self.representation.posterior(market)
+        inputs = network_inputs(self.representation, market, self.state, known)
         heads = outputs(self.networks, self.voters, inputs)
         drawn = [heads]
         for k in range(draws):
-            noisy = inputs | self.representation.inputs(market, np.random.default_rng([self.seed, k]))
-            drawn.append(outputs(self.networks, self.voters, noisy))
+            noisy = self.representation.inputs(market, np.random.default_rng([self.seed, k]), known)
+            drawn.append(outputs(self.networks, self.voters, inputs | noisy))
         columns = effects(heads, self.state)
         if draws:
             columns |= intervals(columns, np.concatenate(drawn), self.state, level)
@@ -280,10 +279,9 @@ class EffectPredictor:
         DataFrame
             Indexed by content_id: the means over the moments of ctr, cvr, ctcvr and sales, and of their intervals.
         """
-        self._need_fit()
         whole = {"position": (position, 1), "draws": (draws, 0), "sample": (sample, 1)}
-        refuse("score_contents", market, whole)
-        moments = market.impressions
+        market = self._ready("score_contents", market, whole)
+        moments = market.impressions.sort_values(["time", "impression_id"], kind="stable")
         if audience is not None:
             moments = moments[np.isin(canonical(moments["user_id"]), canonical(audience))]
         if not len(moments):
@@ -292,32 +290,31 @@ class EffectPredictor:
         contents = market.contents["content_id"].to_numpy()
         rows = moments.drop(columns=[name for name in NOT_ASKED if name in moments])
         rows = rows.iloc[np.repeat(np.arange(len(moments)), len(contents))].reset_index(drop=True)
-        rows = rows.assign(content_id=np.tile(contents, len(moments)), impression_id=np.arange(len(rows)))
-        rows = rows.assign(position=position) if "position" in rows else rows
+        ids = {"content_id": np.tile(contents, len(moments)), "impression_id": np.arange(len(rows))}
+        rows = rows.assign(**ids, position=position)
         asked = replace(market, impressions=rows, log=market.past, truth=None)
-        market.check(targets=False)  # not what is asked: it meets contents before they are published
         content = np.tile(np.arange(len(contents)), len(moments))
         return self._predict(asked, draws, 0.95).groupby(content).mean().set_axis(
             pd.Index(contents, name="content_id"))  # fmt: skip
 
     def content_latents(self, market: Market) -> pd.DataFrame:
         """Posterior of each content's z: means ``z0..``, then standard deviations ``sd0..``, indexed by content_id."""
-        self._need_fit()
+        market = self._ready("content_latents", market)
         latent = self.representation.contents(market, np.arange(len(market.contents)))
         return latent_frame(latent.mean, latent.log_var, market.contents["content_id"])
 
     def user_latents(self, market: Market, at: object = None) -> pd.DataFrame:
         """Posterior of each user's state just before a time (by default after all that is known)."""
-        self._need_fit()
-        second = np.iinfo(np.int64).max // 4 if at is None else seconds(pd.Series([pd.Timestamp(at)]))[0]
+        second = np.iinfo(np.int64).max // 4 if at is None else read_cells(pd.Series([at]), "time")[0]
+        wrong = [] if np.isfinite(second) else [f"at must be a time such as '2025-03-03 10:00', got {at!r}"]
+        market = self._ready("user_latents", market, wrong=wrong)
         n = len(market.users)
-        found = self.representation.users_at(market, np.arange(n), np.full(n, second))
+        found = self.representation.users_at(market, np.arange(n), np.full(n, int(second)))
         return latent_frame(found["mean"], found["log_var"], market.users["user_id"])
 
     def representations(self, market: Market) -> pd.DataFrame:
         """What the encoders say of each impression, for other models: latents of content and user, and their match."""
-        self._need_fit()
-        found = self.representation.inputs(market)
+        found = self.representation.inputs(self._ready("representations", market).settled())
         names = ("content", "user", "match")
         return pd.DataFrame({f"{n}_{j}": found[n][:, j] for n in names for j in range(found[n].shape[1])})
 
@@ -339,8 +336,8 @@ class EffectPredictor:
             np.savez_compressed(path / "arrays.npz", **arrays)
             for name, model in self._models():
                 model.save_weights(path / f"{name}.weights.h5")
-            for name, booster in self.voters.boosters().items():
-                (path / f"{name}.txt").write_text(booster.model_to_string(), encoding="utf-8")
+            for head, trees in self.voters.trees.items():
+                (path / f"trees_{head}.txt").write_text(trees.model_to_string(), encoding="utf-8")
 
     def export(self, folder: str | Path, format: str = "onnx") -> None:
         """Write networks ("onnx" or "litert"), voters and calibration: `vaecm.serving.load` needs no TensorFlow."""
@@ -354,16 +351,12 @@ class EffectPredictor:
         path = checked_folder(folder, "predictor")
         settings = json.loads((path / "predictor.json").read_text(encoding="utf-8"))
         predictor = cls(ModelConfig(**settings["config"]), settings["seed"])
-        with np.load(path / "arrays.npz") as arrays:
-            arrays = dict(arrays)
-        voters = {name: arrays.pop(name) for name in ("say", "say_orders", "linear") if name in arrays}
-        trees = {name: path / f"{name}.txt" for name in ("trees", "orders")}
-        trees = {name: file.read_text(encoding="utf-8") for name, file in trees.items() if file.exists()}
-        trees = {name: lightgbm.Booster(model_str=text) for name, text in trees.items()}
-        predictor.voters = Voters(**voters, **trees)
-        predictor.representation = Representation.from_state(
-            settings["features"], arrays, predictor.config, predictor.seed
-        )
+        parts = nested(arrays := read_arrays(path / "arrays.npz"))
+        trees = {head: file for head in parts["say"] if (file := path / f"trees_{head}.txt").exists()}
+        trees = {h: lightgbm.Booster(model_str=file.read_text(encoding="utf-8")) for h, file in trees.items()}
+        predictor.voters = Voters(trees, parts["linear"], parts["say"])
+        plain, config = settings["features"], predictor.config
+        predictor.representation = Representation.from_state(plain, arrays, config, predictor.seed)
         predictor.state = from_json(settings["state"])
         predictor.networks = [EffectNetwork(**options) for options in settings["networks"]]
         empty = {name: np.zeros((1, n), np.float32) for name, n in predictor.representation.sizes().items()}
@@ -376,6 +369,12 @@ class EffectPredictor:
     def _models(self):
         models = {"contents": self.representation.content_vae, "histories": self.representation.history_vae}
         return (models | {f"effects_{k}": network for k, network in enumerate(self.networks)}).items()
+
+    def _ready(self, function, market, whole=None, wrong=()):
+        """The market without what training was told to ignore, or one error for all that is wrong."""
+        self._need_fit()
+        refuse(function, market, whole or {}, wrong)
+        return market.check(targets=False).without(self.state["ignored"])
 
     def _need_fit(self):
         if self.networks is None:
@@ -392,27 +391,32 @@ def refuse(function: str, market: object, whole: dict, wrong: Sequence[str] = ()
     refuse_options(function, problems)
 
 
-def checked(market: object, name: str) -> None:
-    """Refuse what is no market, has no rows, or does not tell what was clicked."""
+def checked(market: object, name: str) -> Market:
+    """The market without what is to be ignored; refused if it is none, has no rows, or does not tell what was clicked."""
     if not isinstance(market, Market):
         raise ValueError(f"fit: {name} must be a Market, got {type(market).__name__}")
-    market.check()
-    problems = []
+    market, problems = market.check().without(ignored(market)), []
     if not len(market.impressions):
         problems.append(Problem("impressions", "impression_id", f"must have rows in {name}", 0, []))
     elif "clicked" not in market.impressions or market.impressions["clicked"].isna().all():
-        problems.append(
-            Problem("impressions", "clicked", f"must be known in {name}", len(market.impressions), [])
-        )
+        n = len(market.impressions)
+        problems.append(Problem("impressions", "clicked", f"must be known in {name}", n, []))
     if problems:
         raise MarketError(problems)
+    return market
+
+
+def ignored(market: Market) -> dict[str, list[str]]:
+    """Columns that roles tell to ignore, by table."""
+    roles = market.roles or {}
+    return {name: [c for c, kind in part.items() if kind == "ignore"] for name, part in roles.items()}
 
 
 def learn_state(train: Market, validation: Market) -> dict:
     """What the networks' inputs and targets need beside the representation: positions, devices, delays, mean rates."""
     log = train.impressions
-    state = {"until": int(max(seconds(part.impressions["time"]).max() for part in (train, validation)))}
-    state["positions"] = 0
+    state = {"ignored": ignored(train), "positions": 0}
+    state["until"] = int(max(seconds(part.impressions["time"]).max() for part in (train, validation)))
     if "position" in log and log["position"].notna().any():
         position = log["position"].dropna().astype(int)
         state |= {"positions": int(np.clip(position.max(), 1, 50)), "usual": int(position.median())}
@@ -427,12 +431,7 @@ def learn_state(train: Market, validation: Market) -> dict:
     sold = y[:, 2][y[:, 2] > 0]
     clicks, orders = np.nansum(y[:, 0]), np.nansum(y[:, 1])
     ripe = np.nansum(np.where(np.isfinite(y[:, 1]), y[:, 0] * y[:, 3], 0))
-    state["counts"] = [
-        float(clicks),
-        float(np.isfinite(y[:, 0]).sum()),
-        float(orders),
-        float(max(ripe, orders)),
-    ]
+    state["counts"] = [float(n) for n in (clicks, np.isfinite(y[:, 0]).sum(), orders, max(ripe, orders))]
     state["start"] = [
         float(logit((clicks + 0.5) / (state["counts"][1] + 1))),
         float(logit((orders + 0.5) / (state["counts"][3] + 1.0))),
@@ -454,16 +453,11 @@ def delays(log: pd.DataFrame, until: int) -> list[float]:
 
 def targets(market: Market, state: dict) -> np.ndarray:
     """Clicked, converted and sales as they were known at the end of training, and maturity: (B, 4) float32."""
-    log, y = market.impressions, np.full((len(market.impressions), 4), np.nan, np.float32)
-    for j, name in enumerate(("clicked", "converted", "sales")):
-        if name in log:
-            y[:, j] = log[name].to_numpy(dtype=float, na_value=np.nan)
-    if "converted" not in log and "sales" in log:
-        y[:, 1] = np.where(np.isnan(y[:, 2]), np.nan, y[:, 2] > 0)
+    log = market.impressions
+    y = np.column_stack([outcomes(log), np.ones(len(log))]).astype(np.float32)
     if "converted_at" in log:
-        later = (log["converted_at"].notna() & (seconds(log["converted_at"]) > state["until"])).to_numpy()
-        y[later, 1:3] = 0
-    y[:, 3] = 1.0
+        later = (seconds(log["converted_at"]) > state["until"])[:, None]
+        y[:, 1:3] = np.where(later & np.isfinite(y[:, 1:3]), 0, y[:, 1:3])
     if state["delays"]:
         age = state["until"] - seconds(log["time"])
         share = np.linspace(0, 1, len(state["delays"]))
@@ -480,11 +474,13 @@ def devices(market: Market) -> np.ndarray:
     return np.full(len(market.impressions), None)
 
 
-def network_inputs(representation: Representation, market: Market, state: dict) -> dict[str, np.ndarray]:
-    """All that an effect network reads of each impression."""
-    market = market.settled()
+def network_inputs(
+    representation: Representation, market: Market, state: dict, known: dict | None = None
+) -> dict[str, np.ndarray]:
+    """All that an effect network reads of each impression; `known` is the `Representation.posterior` of `market`."""
+    market = market.without(state["ignored"]).settled()
     table = representation.features.table(market)
-    return representation.inputs(market) | {
+    return representation.inputs(market, None, known) | {
         "table": representation.features.design(table), "place": places(market, state),
     }  # fmt: skip
 
@@ -516,9 +512,8 @@ def make_network(representation, config: ModelConfig, state: dict, inputs: dict,
     """An effect network that starts at the mean rates."""
     exam = (state["positions"], len(state["devices"])) if state["positions"] > 1 else None
     scale = representation.features.scale
-    network = EffectNetwork(
-        scale["numbers"], scale["knots"], exam, config.hidden, config.dropout, state["start"], seed
-    )
+    read = scale["numbers"], scale["knots"], exam
+    network = EffectNetwork(*read, config.hidden, config.dropout, state["start"], seed)
     network({name: array[:1] for name, array in inputs.items()})
     if exam:  # in tenths
         network.exam.assign(np.array(state["looks"]) / 10)
@@ -544,10 +539,8 @@ def outputs(networks: list, voters: Voters, inputs: dict[str, np.ndarray], size:
     """Log-odds of click and conversion, m and log s of each network, (K, B, 4), with the say of `voters`."""
     rows, heads = range(0, max(len(inputs["place"]), 1), size), []
     for network in networks:
-        parts = [
-            network.predict_on_batch({name: x[i : i + size] for name, x in inputs.items()}) for i in rows
-        ]
-        heads.append(np.concatenate(parts).astype(np.float64))
+        parts = ({name: x[i : i + size] for name, x in inputs.items()} for i in rows)
+        heads.append(np.concatenate([network.predict_on_batch(x) for x in parts]).astype(np.float64))
     return voters.join(np.stack(heads), inputs)
 
 
@@ -579,16 +572,22 @@ def calibrate(state: dict, networks: list, voters: Voters, valid: tuple, pairs: 
     convert = pooled(heads[:, :, 1])[rows]
     state["convert"] = Calibration.learn(convert, converted, orders, ripe, maturity)
     sold = y[:, 2] > 0
-    value = np.exp(heads[:, sold, 2] + np.exp(2 * heads[:, sold, 3]) / 2).mean(axis=0)
-    n = sold.sum()
+    value, n = order_value(heads[:, sold]).mean(axis=0), sold.sum()
     state["value"] = float((y[sold, 2].sum() / value.sum()) ** (n / (n + 10))) if n else 1.0
+    # of the mean of n log-normal orders, and of the ten that stand for what the networks said
+    state["value_sd"] = float(np.sqrt(np.expm1(np.exp(2 * heads[:, :, 3].mean())) / (n + 10)))
+
+
+def order_value(heads: np.ndarray) -> np.ndarray:
+    """Mean value of an order in yuan, of a log-normal with m and log s: (K, B, 4) to (K, B)."""
+    return np.exp(heads[:, :, 2] + np.exp(2 * heads[:, :, 3]) / 2)
 
 
 def effects(heads: np.ndarray, state: dict) -> dict[str, np.ndarray]:
     """Calibrated effects (B,) by name, from the heads of all networks (K, B, 4)."""
     ctr = expit(state["click"](pooled(heads[:, :, 0])))
     cvr = expit(state["convert"](pooled(heads[:, :, 1])))
-    value = np.exp(heads[:, :, 2] + np.exp(2 * heads[:, :, 3]) / 2).mean(axis=0) * state["value"]
+    value = order_value(heads).mean(axis=0) * state["value"]
     cvr = cvr if state["has"][1] else np.full(len(ctr), np.nan)
     value = value if state["has"][2] else np.full(len(ctr), np.nan)
     return {"ctr": ctr, "cvr": cvr, "ctcvr": ctr * cvr, "sales": ctr * cvr * value}
@@ -601,8 +600,10 @@ def intervals(columns: dict, heads: np.ndarray, state: dict, level: float) -> di
         low, high = state[head].bounds(logit(columns[name]), heads[:, :, j], level)
         ends |= {f"{name}_low": low, f"{name}_high": high}
         width[name] = np.log(columns[name] / low), np.log(high / columns[name])
-    for name in ("ctcvr", "sales"):
-        low, high = (np.hypot(width["ctr"][k], width["cvr"][k]) for k in (0, 1))
+    sd = np.hypot(state["value_sd"], np.std(np.log(order_value(heads)), axis=0))
+    width["value"] = (norm.ppf((1 + level) / 2) * sd,) * 2
+    for name, factors in {"ctcvr": ("ctr", "cvr"), "sales": ("ctr", "cvr", "value")}.items():
+        low, high = (np.sqrt(sum(width[factor][k] ** 2 for factor in factors)) for k in (0, 1))
         ends |= {f"{name}_low": columns[name] * np.exp(-low), f"{name}_high": columns[name] * np.exp(high)}
     return ends
 
@@ -620,6 +621,4 @@ def from_json(state: dict) -> dict:
 def latent_frame(mean: np.ndarray, log_var: np.ndarray, ids: pd.Series) -> pd.DataFrame:
     """Means, then standard deviations, by id."""
     columns = [f"{name}{i}" for name in ("z", "sd") for i in range(mean.shape[1])]
-    return pd.DataFrame(
-        np.hstack([mean, np.exp(log_var / 2)]), columns=columns, index=pd.Index(ids, name=ids.name)
-    )
+    return pd.DataFrame(np.hstack([mean, np.exp(log_var / 2)]), pd.Index(ids, name=ids.name), columns)

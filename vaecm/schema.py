@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
+from vaecm.written import has_zone, read_cells, read_times, written_kind
+
 ACTIONS = ("view", "search", "cart", "purchase", "click")  # the usual ones; others are classes like these
 SCHEMA = {  # column: what it holds; "class" may be text or numbers
     "users": {
@@ -121,13 +123,14 @@ class MarketError(ValueError):
 
 # --- when two values are the same -------------------------------------------------------------------------
 
-WHOLE = re.compile(r"-?(?:0|[1-9]\d*)\.0+")
+WHOLE, FRACTION = (re.compile(rf"-?(?:0|[1-9]\d*)\.{end}") for end in ("0+", r"\d*[1-9]0+"))
 
 
 def canonical(values: Any, casefold: bool = False) -> np.ndarray:
     """Values of an id or a class as texts that can be compared: 1, 1.0, "1" and " 1.0 " are one.
 
-    Texts are brought to Unicode form NFC without outer spaces; "00123" stays what it is, and differs from 123.
+    So are 1.5 and "1.50" as classes. Texts are brought to Unicode form NFC without outer
+    spaces; "00123" stays what it is, and differs from 123.
 
     Parameters
     ----------
@@ -167,6 +170,8 @@ def _comparable(value, casefold):
     text = text.strip()
     if text.endswith("0") and WHOLE.fullmatch(text):
         text = text.partition(".")[0]
+    elif casefold and text.endswith("0") and FRACTION.fullmatch(text):
+        text = text.rstrip("0")
     return (text.casefold() if casefold else text) or None
 
 
@@ -328,7 +333,9 @@ def column_kinds(table: str, frame: pd.DataFrame, roles: dict | None = None) -> 
 
 def explained_kinds(table: str, frame: pd.DataFrame, roles: dict | None = None) -> dict[str, tuple[str, str]]:
     """As `column_kinds`, with the reason: column: (kind, why)."""
-    roles, known, found = (roles or {}).get(table, {}), SCHEMA.get(table, {}), {}
+    roles, known, found = roles or {}, SCHEMA.get(table, {}), {}
+    # a product's columns are joined to its contents'
+    roles = (roles.get("products", {}) if table == "contents" else {}) | roles.get(table, {})
     for column in frame:
         if column in roles:
             found[column] = (roles[column], "set by name")
@@ -336,8 +343,9 @@ def explained_kinds(table: str, frame: pd.DataFrame, roles: dict | None = None) 
             found[column] = (NOT_FEATURES.get(column, known[column]), "known")
         else:
             found[column] = _kind_by_type(str(column), frame[column])
-            late = _after_click(frame, column) if table == "impressions" and "clicked" in frame else ""
-            found[column] = ("outcome", late) if late and found[column][0] != "ignore" else found[column]
+            asked = table == "impressions" and "clicked" in frame and found[column][0] != "ignore"
+            if asked and (late := _after_click(frame, column)):
+                found[column] = "outcome", late
     return found
 
 
@@ -354,11 +362,11 @@ def _kind_by_type(name, values):
     if types.is_numeric_dtype(values.dtype) and not types.is_complex_dtype(values.dtype):
         return _kind_of_numbers(name, present)
     found = types.infer_dtype(present, skipna=True)
-    if found in ("string", "mixed-integer", "boolean"):
+    if found in ("string", "mixed-integer", "boolean", "decimal", "date", "datetime"):
         texts = pd.Series(
             list(map(str, present)), dtype=object
         )  # half a character can be written as no other type
-        return _kind_of_texts(texts)
+        return _kind_of_texts(name, texts)
     return "ignore", f"holds values of type {found}"
 
 
@@ -375,10 +383,17 @@ def _kind_of_numbers(name, present):
     return "number", "by type"
 
 
-def _kind_of_texts(present):
-    """Words are text, few values are classes, and what names each row is neither."""
+def _kind_of_texts(name, present):
+    """Words are text, few values are classes, and what names each row is neither; numbers and times may be written."""
     distinct = present.drop_duplicates()
     sample = distinct.iloc[:1_000]
+    if written := written_kind(sample):
+        numbers = pd.Series(
+            read_cells(present, written) if written == "number" else np.nan, dtype=float
+        ).dropna()
+        if len(numbers) and (numbers % 1 == 0).all() and numbers.abs().max() < 2**53:
+            return _kind_of_numbers(name, numbers.astype(np.int64))
+        return written, "by the way it is written"
     if sample.str.contains("://", regex=False).mean() > 0.5:
         return "ignore", "holds addresses"
     cjk = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
@@ -456,192 +471,7 @@ def spellings(column: pd.Series) -> dict[str, str]:
     return dict(zip(texts["spelling"][changed], target[changed], strict=True))
 
 
-# --- what a written time means ----------------------------------------------------------------------------
-
-ZONE = (
-    r"(?i)(?<=[:t\d]\d\d)((?:[.,]\d+)?(?:\s*[ap]m)?)\s*"
-    r"(z|utc|gmt|(?:utc|gmt)?[+-]\d{1,2}(?::?\d\d)?|[a-z]+/[a-z_]+(?:/[a-z_]+)?)$"
-)
-NUMERIC = (
-    r"(?i)^(?P<a>\d{1,4})(?P<sep>[-/.])(?P<b>\d{1,2})[-/.](?P<c>\d{1,4})"
-    r"(?:[ t,]+(?P<hour>\d{1,2}):(?P<minute>\d{1,2})"
-    r"(?::(?P<second>\d{1,2})(?:[.,](?P<part>\d{1,6})\d*)?)?\s*(?P<half>am|pm)?)?$"
-)
-MONTHS = {name: str(k) for k, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
-MONTH = rf"({'|'.join(MONTHS)})[a-z]*\.?"
-REWRITE = tuple((re.compile(pattern, re.IGNORECASE), new) for pattern, new in (
-    (r"^(\d{4})(\d\d)(\d\d)(?=[ T]\d)", r"\1-\2-\3"),
-    (r"^(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+", ""),
-    (rf"^(\d{{1,2}})[ -]{MONTH}[ ,-]+(\d{{4}})", lambda m: f"{m[3]}-{MONTHS[m[2].lower()]}-{m[1]}"),
-    (rf"^{MONTH} (\d{{1,2}}),? (\d{{4}})", lambda m: f"{m[3]}-{MONTHS[m[1].lower()]}-{m[2]}"),
-    (r"[(]?(?:周|星期|礼拜)[一二三四五六日天][)]?", " "),
-    (r"(?:上午|早上|凌晨)\s*([\d时点分秒:]+)", r" \1 am"),
-    (r"(?:下午|晚上|傍晚|中午)\s*([\d时点分秒:]+)", r" \1 pm"),
-    (r"(?:上午|早上|凌晨)$", "am"),
-    (r"(?:下午|晚上|傍晚|中午)$", "pm"),
-    (r"\s*[年月]\s*", "-"),
-    (r"[日号]\s*", " "),
-    (r"[时点]", ":"),
-    (r"(\d)分(?=\d)", r"\1:"),
-    (r"[分秒]", ""),
-    (r"(?<!\d)(\d{1,2}):(?=\s|$)", r"\1:00"),
-    (r"\s+", " "),
-))  # fmt: skip
-
-
-def read_times(column: pd.Series) -> pd.Series:
-    """Times that were written as text or numbers; NaT where there is none or where it is not clear.
-
-    Read are ISO 8601, dates with the year first, dates with the year last where some value of the column tells
-    the day from the month, names of months, Chinese dates such as 2024年5月13日 08:00, and seconds, milliseconds,
-    micro- and nanoseconds since 1970. What has a time zone is given in UTC, and so is a count since 1970.
-
-    Parameters
-    ----------
-    column : Series of str or numbers
-
-    Returns
-    -------
-    Series of datetime64
-        In whole seconds unless some value has a part of one.
-
-    Examples
-    --------
-    >>> read_times(pd.Series(["13/05/2024 08:00", "2024年5月13日 08:00", "1715587200"])).nunique()
-    1
-    """
-    return written_times(column)["utc"]
-
-
-def written_times(column: pd.Series) -> pd.DataFrame:
-    """As `read_times`, with what was written: `wall` (the clock that was read), `offset` (seconds, NaN for none)."""
-    text = column.astype(object).where(column.notna())
-    if types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype):
-        text = pd.Series([_digits(v) for v in text], index=column.index, dtype=object)
-    text = text.map(lambda v: v.partition("[")[0].strip() if isinstance(v, str) else v)
-    zone = text.astype("string").str.extract(ZONE)[1].astype(object)
-    zone = zone.where(zone.notna(), None)
-    bare = text
-    if zone.notna().any():
-        bare = text.where(
-            zone.isna(), text.astype("string").str.replace(ZONE, r"\1", regex=True).astype(object)
-        )
-    wall = _iso(bare)
-    counted = wall.isna() & bare.notna()
-    if counted.any():
-        wall[counted], since_1970 = _epochs(bare[counted])
-        zone[since_1970.index[since_1970]] = "utc"
-    left = wall.isna() & bare.notna()
-    if left.any():
-        wall[left] = _worded(bare[left])
-    offset = _offsets(zone, wall)
-    shift = pd.to_timedelta(offset.fillna(0), unit="s").astype("timedelta64[us]")
-    utc = (wall - shift).where(zone.isna() | offset.notna())
-    frame = pd.DataFrame({"utc": utc, "wall": wall.where(utc.notna()), "offset": offset})
-    whole = (frame["wall"].dropna() == frame["wall"].dropna().dt.floor("s")).all()
-    return frame.astype({"utc": "datetime64[s]", "wall": "datetime64[s]"}) if whole else frame
-
-
-def _digits(value):
-    if value is None or value != value:
-        return None
-    return str(int(value)) if value == int(value) else np.format_float_positional(value, trim="-")
-
-
-def _iso(text):
-    """ISO 8601 with a whole date, without a zone."""
-    shape = text.astype("string").str.match(r"\d{4}-\d\d-\d\d|\d{8}(?:T\d{4}|$)").fillna(False).to_numpy(bool)
-    wall = pd.Series(pd.NaT, index=text.index, dtype="datetime64[us]")
-    if shape.any():
-        read = pd.to_datetime(text[shape], format="ISO8601", errors="coerce")
-        wall[shape] = read.astype("datetime64[us]")
-    return wall
-
-
-def _epochs(text):
-    """Seconds, milliseconds, micro- or nanoseconds since 1970, told apart by their size; YYYYMMDDhhmmss."""
-    digits = text.astype("string").str.fullmatch(r"\d{5,19}(?:\.\d+)?").fillna(False).to_numpy(bool)
-    wall = pd.Series(pd.NaT, index=text.index, dtype="datetime64[us]")
-    for unit, scale in (("s", 1), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)):
-        size = pd.to_numeric(text.where(digits), errors="coerce")
-        inside = (size >= 631_152_000 * scale) & (size < 4_102_444_800 * scale)
-        if inside.any():
-            whole = text[inside].astype(str).str.partition(".")
-            read = pd.to_datetime(whole[0].astype(np.int64), unit=unit).astype("datetime64[us]")
-            part = pd.to_numeric("0." + whole[2].replace("", "0")) / scale
-            wall[inside] = read + pd.to_timedelta((part * 1e6).round(), unit="us").astype("timedelta64[us]")
-    since_1970 = wall.notna()
-    packed = text.astype("string").str.fullmatch(r"(?:19|20)\d{12}").fillna(False).to_numpy(bool)
-    if packed.any():
-        read = pd.to_datetime(text[packed], format="%Y%m%d%H%M%S", errors="coerce")
-        wall[packed] = read.astype("datetime64[us]")
-    return wall, since_1970
-
-
-def _worded(text):
-    """Dates whose parts have no fixed width, or stand in another order; one order for the whole column."""
-    parts = text.astype(str).str.extract(NUMERIC)
-    left = parts["a"].isna()
-    if left.any():
-        parts[left] = text[left].map(_in_numbers).str.extract(NUMERIC)
-    first, second = pd.to_numeric(parts["a"]), pd.to_numeric(parts["b"])
-    ahead, last = parts["a"].str.len() == 4, (parts["c"].str.len() == 4) & (parts["a"].str.len() <= 2)
-    days = last & ((first > 12) | (parts["sep"] == "."))
-    months = last & (second > 12)
-    known = days.any() != months.any()
-    swap = bool(days.any())
-    last &= known or bool((first == second)[last].all())
-    year = pd.to_numeric(parts["a"].where(ahead, parts["c"].where(last)))
-    month = second.where(ahead | swap, first)
-    day = pd.to_numeric(parts["c"]).where(ahead, first if swap else second)
-    return _joined(year, month, day, parts)
-
-
-def _in_numbers(text):
-    """A date in words as one in numbers."""
-    text = unicodedata.normalize("NFKC", str(text)).strip()
-    for pattern, new in REWRITE:
-        text = pattern.sub(new, text)
-    return text.strip()
-
-
-def _joined(year, month, day, parts):
-    hour = pd.to_numeric(parts["hour"]).fillna(0)
-    half = parts["half"].str.lower()
-    wrong = half.notna() & ((hour > 12) & (half == "am") | (hour < 1))
-    hour = (hour % 12).where(half.notna() & (hour <= 12), hour) + 12 * ((half == "pm") & (hour <= 12))
-    frame = pd.DataFrame({
-        "year": year, "month": month, "day": day, "hour": hour,
-        "minute": pd.to_numeric(parts["minute"]).fillna(0), "second": pd.to_numeric(parts["second"]).fillna(0),
-        "us": pd.to_numeric(parts["part"].str.ljust(6, "0")).fillna(0),
-    })  # fmt: skip
-    sound = year.between(1000, 9999) & ~wrong & (frame["hour"] < 24)
-    return pd.to_datetime(frame.where(sound), errors="coerce").astype("datetime64[us]")
-
-
-def _offsets(zone, wall):
-    """Seconds that the written clock is ahead of UTC; NaN without a zone, and where the zone is not known."""
-    offset = pd.Series(np.nan, index=zone.index)
-    for name in zone.dropna().unique():
-        rows = zone == name
-        found = re.fullmatch(r"(?i)(?:utc|gmt)?([+-])(\d{1,2}):?(\d\d)?", name)
-        if name.lower() in ("z", "utc", "gmt"):
-            offset[rows] = 0.0
-        elif found:
-            sign, hours, minutes = found.groups()
-            offset[rows] = (3600 * int(hours) + 60 * int(minutes or 0)) * (-1 if sign == "-" else 1)
-        else:
-            try:
-                local = wall[rows].dt.tz_localize(name, ambiguous="NaT", nonexistent="NaT")
-            except (KeyError, ValueError, OSError):
-                continue
-            offset[rows] = (wall[rows] - local.dt.tz_convert("UTC").dt.tz_localize(None)).dt.total_seconds()
-    return offset
-
-
-def has_zone(column: pd.Series) -> np.ndarray:
-    """Mask of the texts that end in a time zone: "Z", "+08:00", " UTC", "Asia/Shanghai"."""
-    return column.astype("string").str.strip().str.extract(ZONE)[1].notna().to_numpy(bool)
+# --- possible times, and what a market holds ---------------------------------------------------------------
 
 
 def planned(table: str, frame: pd.DataFrame) -> np.ndarray:
@@ -804,7 +634,9 @@ def _type_of_ids(name, column, values):
 
 
 def _type_of_times(name, column, values):
-    if isinstance(values.dtype, pd.DatetimeTZDtype):
+    if isinstance(values.dtype, pd.DatetimeTZDtype) or getattr(
+        getattr(values.dtype, "pyarrow_dtype", None), "tz", None
+    ):
         return _typed(name, column, "times must be without a time zone, all on one clock", values)
     if types.is_datetime64_any_dtype(values.dtype):
         return None

@@ -26,7 +26,7 @@ SETTINGS, ARRAYS = "settings.json", "arrays.npz"
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 LINEAR_PARTS = ("table", "match", "content", "user", "summary")  # then one column for each position
 TREE_PARTS = (*LINEAR_PARTS, "place")  # what trees read, in this order
-WHOLE = re.compile(r"-?(?:0|[1-9]\d*)\.0+")
+WHOLE, FRACTION = (re.compile(rf"-?(?:0|[1-9]\d*)\.{end}") for end in ("0+", r"\d*[1-9]0+"))
 CHUNK = 4_096  # rows at a time
 
 
@@ -48,6 +48,8 @@ def comparable(value: Any) -> str | None:
     text = unicodedata.normalize("NFC", str(value)).strip()
     if WHOLE.fullmatch(text):
         text = text.partition(".")[0]
+    elif FRACTION.fullmatch(text):
+        text = text.rstrip("0")
     return text.casefold() or None
 
 
@@ -250,19 +252,20 @@ class Served:
     def _voted(self, inputs):
         s, a = self.settings, self.arrays
         heads = self.run(inputs).astype(float).reshape(len(inputs["place"]), -1, 4)  # (B, K, 4)
-        click, order = a["say"][0] * heads[:, :, 0], a["say_orders"][0] * heads[:, :, 1]
-        click += a["say"][1] * self._grown("trees", inputs)[:, None]
-        order += a["say_orders"][1] * self._grown("orders", inputs)[:, None]
-        if "linear" in a:
-            position = np.eye(50, dtype=np.float32)[np.minimum(inputs["place"][:, 0].astype(int), 49)]
-            x = np.hstack([*(inputs[name] for name in LINEAR_PARTS if name in inputs), position])
-            click = click + a["say"][2] * (x @ a["linear"][:-1] + a["linear"][-1])[:, None]
+        position = np.eye(50, dtype=np.float32)[np.minimum(inputs["place"][:, 0].astype(int), 49)]
+        x = np.hstack([*(inputs[name] for name in LINEAR_PARTS if name in inputs), position])
+        logits = []
+        for j, head in enumerate(("click", "convert")):
+            said = a[f"say/{head}"][1] * self._grown(head, inputs)
+            if f"linear/{head}" in a:
+                said += a[f"say/{head}"][2] * (x @ a[f"linear/{head}"][:-1] + a[f"linear/{head}"][-1])
+            logits.append(_calibrated(s[head], a[f"say/{head}"][0] * heads[:, :, j] + said[:, None]))
         value = np.exp(heads[:, :, 2] + np.exp(2 * heads[:, :, 3]) / 2).mean(axis=1) * s["value"]
-        logits = [_calibrated(s["click"], click), _calibrated(s["convert"], order), np.log(value)]
-        return effects_of(np.column_stack(logits), s["has"])
+        return effects_of(np.column_stack([*logits, np.log(value)]), s["has"])
 
-    def _grown(self, kind, inputs):
-        trees = {name.partition("/")[2]: x for name, x in self.arrays.items() if name.startswith(f"{kind}/")}
+    def _grown(self, head, inputs):
+        of = f"trees/{head}/"
+        trees = {name.removeprefix(of): x for name, x in self.arrays.items() if name.startswith(of)}
         if not trees:
             return np.zeros(len(inputs["place"]))
         return grow(trees, np.hstack([inputs[name] for name in TREE_PARTS if name in inputs]))

@@ -15,7 +15,7 @@ from vaecm.losses import Tensor
 from vaecm.training import Latent, TracedOnce
 
 PAUSE = float(np.log1p(1_800))  # a longer one ends a session
-OTHERS = 256  # items that the next one is told from, at most
+OTHERS = 256  # items that the next one is told from, twice as many at most
 SHRINK = 2.0  # events of mean 0 that each mean of item embeddings counts beside its own
 RANK = 8  # of the map from what was seen to what is wanted next
 KNOTS = range(0, 14, 2)  # of log(1 + seconds): from now over minutes and hours to two days
@@ -131,9 +131,8 @@ class MultimodalVAE(TracedOnce):
         self.latent_dim, self.sampling = dims[0], Sampling(seed, name="sampling")
         self.hiding = keras.random.SeedGenerator(seed + 1)
         self.kl_weight = self.add_weight(shape=(), initializer="ones", trainable=False, name="kl_weight")
-        self.trust = self.add_weight(
-            shape=(len(self.parts),), initializer="ones", trainable=False, name="trust"
-        )
+        size = (len(self.parts),)
+        self.trust = self.add_weight(shape=size, initializer="ones", trainable=False, name="trust")
         self.trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", "kl", *self.experts)}
         for name, expert in self.experts.items():
             expert.build()
@@ -148,9 +147,7 @@ class MultimodalVAE(TracedOnce):
         present = ops.stack([found.get(name, nothing) for name in self.experts], axis=1)
         if (given := inputs.get("present")) is not None:
             if given.shape[-1] != len(self.experts):
-                raise ValueError(
-                    f"MultimodalVAE: present has columns {list(self.experts)}, got {given.shape}"
-                )
+                raise ValueError(f"MultimodalVAE: present has columns {[*self.experts]}, got {given.shape}")
             present = ops.logical_and(present, ops.convert_to_tensor(given) > 0)
         for index, name in enumerate(self.experts):
             if name in x:  # a gradient of 0 times NaN would be NaN
@@ -187,10 +184,8 @@ class MultimodalVAE(TracedOnce):
         def loss(trust):
             z = product_of_experts(means, log_vars, present * ops.cast(trust, "float32")).mean
             told = [self.experts[name].nll(x[name], self.experts[name].decode(z)) for name in targets]
-            parts = [
-                ops.sum(known[name] * nll) / x[name].shape[-1]
-                for name, nll in zip(targets, told, strict=True)
-            ]
+            told = dict(zip(targets, told, strict=True))
+            parts = [ops.sum(known[name] * nll) / x[name].shape[-1] for name, nll in told.items()]
             return float(sum(parts)) + 0.5 * float(np.sum((trust - 1) ** 2))
 
         found = minimize(loss, np.ones(len(read)), method="Powell", bounds=[(0, 1)] * len(read))
@@ -222,9 +217,8 @@ class MultimodalVAE(TracedOnce):
         parts = self.nll(x, self.sampling(list(latent), training=training), training)
         kl = losses.kl_standard_normal(latent.mean, latent.log_var)
         weights = self.options["weights"]
-        loss = self.options["beta"] * self.kl_weight * kl + sum(
-            weights.get(name, 1.0) * nll for name, nll in parts.items()
-        )
+        told = sum(weights.get(name, 1.0) * nll for name, nll in parts.items())
+        loss = self.options["beta"] * self.kl_weight * kl + told
         weight = ops.ones_like(kl) if sample_weight is None else ops.cast(sample_weight, kl.dtype)
         return self.track({"loss": loss, "kl": kl, **parts}, weight)
 
@@ -385,9 +379,8 @@ class HistoryVAE(TracedOnce):
         goes_on = ops.cast(ops.cast(x["gap"][:, 1:], "float32") <= PAUSE, "float32")
         u = self.wanted(session * ops.expand_dims(goes_on, -1), every)
         item = ops.convert_to_tensor(x["item"])[:, 1:]
-        known = ops.logical_and(
-            ops.logical_not(ops.isnan(item[..., 0])), ops.convert_to_tensor(x["mask"])[:, 1:] > 0
-        )
+        there = ops.convert_to_tensor(x["mask"])[:, 1:] > 0
+        known = ops.logical_and(ops.logical_not(ops.isnan(item[..., 0])), there)
         size, shape = self.options["item_dim"], ops.shape(known)
         item = ops.reshape(ops.where(ops.isnan(item), ops.zeros_like(item), item), (-1, size))
         flat, u = ops.reshape(known, (-1,)), ops.reshape(u, (-1, size))
@@ -406,14 +399,12 @@ class HistoryVAE(TracedOnce):
         parts = self.decode(self.sampling(list(latent), training=training), target["gap"])
         there, scores = target["mask"] > 0, {}
         for name in ("category", "action"):
-            code = ops.cast(target[name], "int32")
-            known = ops.logical_and(code > 0, there)
-            scores[name] = losses.categorical_nll(ops.maximum(code - 1, 0), parts[name], observed=known)
+            code = ops.where(there, ops.cast(target[name], "int32"), 0)  # 0 is no class, and adds nothing
+            scores[name] = losses.multinomial_nll(ops.one_hot(code - 1, parts[name].shape[-1]), parts[name])
         scores["item"] = self.item_nll(x)
         kl, weights = losses.kl_standard_normal(*latent), self.options["weights"]
-        loss = self.options["beta"] * self.kl_weight * kl + sum(
-            weights[name] * nll for name, nll in scores.items()
-        )
+        told = sum(weights[name] * nll for name, nll in scores.items())
+        loss = self.options["beta"] * self.kl_weight * kl + told
         weight = 1.0 if sample_weight is None else ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1))
         return self.track({"loss": loss, "kl": kl, **scores}, weight * ops.cast(there, "float32"))
 

@@ -1,6 +1,8 @@
 # ruff: noqa: E501
 """Laws of files: a folder is whole or what it was before; own files are read as they are, or named."""
 
+import datetime
+import decimal
 import errno
 import gzip
 import hashlib
@@ -619,6 +621,8 @@ def test_a_column_of_another_clock_that_nobody_knows_moves_no_times(tmp_path):
         (",", ["12,50", "3,75"], ["1.234", "2.000"], ([12.5, 3.75], [1234, 2000])),
         (",", ["12.50", "3.75"], ["1.234", "2.000"], ([12.5, 3.75], [1.234, 2])),
         (",", ["12,500", "3,000"], ["1234", "2000"], ([12_500, 3_000], [1234, 2000])),
+        (";", ["0.125", "0.375"], ["1.234", "2.000"], ([0.125, 0.375], [1.234, 2])),
+        (",", ["0,125", "0,375"], ["1.234", "2.000"], ([0.125, 0.375], [1234, 2000])),
     ],
 )
 def test_decimals_are_those_of_the_file(tmp_path, sep, price, followers, right):
@@ -638,9 +642,39 @@ def test_a_rename_of_nothing_is_named(tmp_path):
         )
     with pytest.raises(MarketError, match=r"got 'user_idd'"):
         load_market(tmp_path, roles={"users": {"uid": "user_idd"}})
+    with pytest.raises(MarketError, match=r"impressions\.shown_att: no such column to read as time"):
+        load_market(own(tmp_path / "b"), roles={"impressions": {"shown_att": "time"}})
+    with pytest.raises(MarketError, match=r"impressions\.time: a kind is one of .* got 'shown'"):
+        load_market(tmp_path / "b", roles={"impressions": {"time": "shown", "clicked": "time"}})
+    with pytest.raises(MarketError, match=r"users\.device: a kind is one of .* got \['x'\]"):
+        load_market(tmp_path / "b", roles={"users": {"device": ["x"]}})
     for roles in ([1], "x", {"users": 3}):
         with pytest.raises(MarketError, match=r"must be \{table: \{column: kind\}\}"):
             load_market(tmp_path, roles=roles)
+
+
+def test_roles_of_outcomes_wait_for_them(tmp_path):
+    roles = {"impressions": {"click": "clicked", "refund": "outcome"}}
+    change = {"columns": {"clicked": "click"}}
+    known = load_market(
+        own(tmp_path / "a", impressions=lambda t: t.rename(**change).assign(refund=0)), roles=roles
+    )
+    assert known.impressions["clicked"].tolist() == [0, 1, 0, 1]
+    folder = own(tmp_path / "b", impressions=lambda t: t.drop(columns="clicked"))
+    assert len(load_market(folder, targets=False, roles=roles).check(targets=False).impressions) == 4
+    with pytest.raises(MarketError, match=r"impressions\.click: no such column to read as clicked"):
+        load_market(folder, roles=roles)
+
+
+def test_a_file_with_points_shows_them_in_any_column(tmp_path):
+    folder = own(tmp_path, sep=";", users=lambda t: t.assign(score=["1.234", "0.5", "2.345"]))
+    assert load_market(folder).users["score"].tolist() == [1.234, 0.5, 2.345]
+
+
+def test_long_codes_keep_their_digits(tmp_path):
+    codes = [f"2024051300000000000000000{k}" for k in range(3)]
+    users = load_market(own(tmp_path, users=lambda t: t.assign(trade=codes))).users
+    assert users["trade"].tolist() == codes
 
 
 def test_another_column_may_take_a_known_name(tmp_path):
@@ -655,9 +689,7 @@ def test_parquet_of_other_tools(tmp_path):
     pytest.importorskip("pyarrow")
     rng = np.random.default_rng(0)
     ids = [rng.bytes(16) for _ in range(3)]
-    from decimal import Decimal
-
-    big = [Decimal(2**60 + k) for k in range(4)]
+    big = [decimal.Decimal(2**60 + k) for k in range(4)]
 
     def impressions(t):
         made = t.assign(impression_id=big, clicked=pd.Categorical(["no", "yes", "no", "yes"]))
@@ -681,14 +713,14 @@ def test_parquet_of_other_tools(tmp_path):
         ("double[pyarrow]", [1.5, None]), ("decimal128(9, 2)[pyarrow]", [1.5, None]),
         ("timestamp[us][pyarrow]", [pd.Timestamp("2024-01-01"), None]),
         ("timestamp[us, tz=Asia/Shanghai][pyarrow]", [pd.Timestamp("2024-01-01", tz="Asia/Shanghai"), None]),
+        ("date32[pyarrow]", [datetime.date(2024, 1, 1), None]), ("timestamp[ns][pyarrow]", [pd.Timestamp(7), None]),
+        ("object", [decimal.Decimal(2**60 + 1), None]), ("object", [decimal.Decimal("1.5"), None]),
         ("string[pyarrow]", ["a", None]), ("category", [1.5, 2.5]), ("category", ["a", None]), ("uint8[pyarrow]", [1, 2]),
     ],
 )  # fmt: skip
 def test_columns_of_other_types_are_saved_or_refused(tmp_path, dtype, values):
     pytest.importorskip("pyarrow")
     if dtype.startswith("decimal"):
-        import decimal
-
         import pyarrow
 
         column = pd.Series([decimal.Decimal("1.5"), None], dtype=pd.ArrowDtype(pyarrow.decimal128(9, 2)))
@@ -700,20 +732,12 @@ def test_columns_of_other_types_are_saved_or_refused(tmp_path, dtype, values):
     again = load_market(tmp_path / "saved")
     assert again.contents["extra"].isna().tolist() == column.isna().tolist()
     mine, other = (m.contents["extra"].dropna().astype(object).tolist() for m in (market, again))
-    assert [float(v) if isinstance(v, decimal_types()) else v for v in mine] == other
+    assert [pd.Timestamp(v) if isinstance(v, datetime.date) else v for v in mine] == other
     again.save(tmp_path / "again")
-
-
-def decimal_types():
-    import decimal
-
-    return decimal.Decimal
 
 
 def test_times_of_arrow_have_no_kept_type(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
-    import datetime
-
     market = load_market(own(tmp_path / "own"))
     clock = pd.Series([datetime.time(8), datetime.time(9)], dtype=pd.ArrowDtype(pyarrow.time32("s")))
     market.contents["clock"] = clock
@@ -733,6 +757,26 @@ def test_a_column_of_lists_is_ignored(tmp_path):
 def test_wide_encodings_are_read(tmp_path, encoding):
     market = load_market(own(tmp_path, encoding=encoding))
     assert market.contents["title"][0] == "红色台灯"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "titles"),
+    [
+        ("euc-kr", ["빨간 램프 조명 스탠드 어디에나 어울리는 디자인", "파란색 의자 그리고 작은 테이블 세트 할인"]),
+        ("euc-jp", ["赤いランプとテーブルのセット、とても美しい", "青い椅子は在庫があります"]),
+    ],
+)  # fmt: skip
+def test_korean_and_japanese_are_not_read_as_chinese(tmp_path, encoding, titles):
+    with pytest.raises(MarketError, match=r"contents\.csv: is neither UTF-8 nor .*: save it as UTF-8"):
+        load_market(own(tmp_path, encoding=encoding, contents=lambda t: t.assign(title=titles)))
+
+
+def test_ids_of_bytes_in_vectors_are_those_of_tables(tmp_path):
+    raw = [b"\xff\xfe", b"ab"]
+    folder = own(tmp_path, contents=lambda t: t.assign(content_id=["ab", "fffe"]),
+                 impressions=lambda t: t.assign(content_id=["ab", "ab", "fffe", "fffe"]))  # fmt: skip
+    np.savez(folder / "vectors_clip.npz", ids=np.array(raw), x=np.array([[8.0], [7.0]]))
+    assert load_market(folder).vectors["clip"].tolist() == [[7.0], [8.0]]
 
 
 def test_pictures_and_vectors_tell_what_comes_twice(tmp_path):
@@ -772,10 +816,36 @@ def test_a_quote_that_stands_alone_swallows_no_lines(tmp_path):
     assert market.events["query"].tolist() == queries
     assert any("a quote stands alone" in note and "row 9, query" in note for note in market.notes)
     queries[40] = "lamp"
-    assert load_market(many(tmp_path / "b", queries)).events["query"].tolist() == queries
+    with pytest.raises(MarketError, match=r"events.csv: a quote is opened and not closed: row 9"):
+        load_market(many(tmp_path / "b", queries))  # nothing closes it, as in a file that was cut
     queries[20:22] = '"tea, green"', '"blue lamp'  # now quotes cannot all be signs
     with pytest.raises(MarketError, match=r"events.csv: a quote is opened and not closed: row \d+"):
         load_market(many(tmp_path / "c", queries))
+
+
+@pytest.mark.parametrize("other", ["title", "brand"])
+def test_quotes_that_stand_alone_in_two_columns_swallow_no_lines(tmp_path, other):
+    table = pd.DataFrame({"content_id": range(1, 41), "title": "t", "brand": "b"}, dtype=object)
+    table.loc[6, "title" if other == "brand" else "brand"] = '"abc'
+    table.loc[20, other] = '"xyz'
+    folder = own(tmp_path)
+    (folder / "contents.csv").write_text(
+        "\n".join(map(",".join, [table.columns, *table.astype(str).to_numpy()]))
+    )
+    read = load_market(folder).contents
+    assert read.astype(str).to_numpy().tolist() == table.astype(str).to_numpy().tolist()
+
+
+def test_a_quote_is_not_closed_by_inches(tmp_path):
+    queries = ["lamp"] * 50
+    queries[5], queries[30] = '"red lamp', 'tv 55"'
+    assert load_market(many(tmp_path, queries)).events["query"].tolist() == queries
+
+
+def test_a_title_of_lines_with_commas_stays_one(tmp_path):
+    folder = own(tmp_path)
+    (folder / "contents.csv").write_text('content_id,title\n7,"Soft lamp\nwarm, bright\nand, long"\n8,b\n')
+    assert load_market(folder).contents["title"].tolist() == ["Soft lamp\nwarm, bright\nand, long", "b"]
 
 
 def test_line_breaks_in_quotes_are_read(tmp_path):

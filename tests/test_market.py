@@ -501,7 +501,12 @@ def test_rows_are_selected_by_any_list_of_ids_or_mask(market):
     mask = pd.array([True, None, True, False, False, False], dtype="boolean")
     chosen = market.select(mask).impressions["impression_id"].tolist()
     assert chosen == market.impressions["impression_id"].iloc[[0, 2]].tolist()
-    for rows in (None, 101, "101"):
+    assert market.select(k for k in ids).impressions["impression_id"].tolist() == ids
+    for kind in (mask, mask.astype(object), list(mask), [True, None] * 3, pd.Series(mask)[::-1]):
+        given = [not pd.isna(value) and bool(value) for value in kind]
+        found = market.select(kind).impressions["impression_id"].tolist()
+        assert found == market.impressions["impression_id"][given].tolist()
+    for rows in (None, 101, "101", np.ones((2, 2)), market.impressions):
         with pytest.raises(ValueError, match="select: rows must be a mask or values of impression_id"):
             market.select(rows)
 

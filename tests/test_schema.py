@@ -210,3 +210,17 @@ def test_known_columns_keep_their_names():
     assert {"request_id", "policy", "propensity", "converted_at", "position", "device"} <= set(
         SCHEMA["impressions"]
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1, 2, None], "number"), ([1.5, 2, None], "number"), ([True, None, False], "flag"), (["a", 1.5], "class"),
+        (["a", 1], "class"), ([["a"], ["b"]], "ignore"), ([1, ["a"]], "ignore"), ([{"a": 1}, "b"], "ignore"),
+        ([pd.Timestamp("2024-05-13"), None], "time"), ([b"a", b"b"], "ignore"),
+    ],
+)  # fmt: skip
+def test_columns_of_objects_have_the_kind_of_their_values(values, kind):
+    column = pd.Series(values * 50, dtype=object)
+    frame = pd.DataFrame({"x": column, "clicked": np.arange(len(column)) % 7 == 0})
+    assert column_kinds("impressions", frame)["x"] == kind

@@ -20,7 +20,9 @@ NOON = pd.Timestamp("2024-05-13 12:00")
         (["1.50", "free"], None), ([*map(str, range(19)), "free"], "number"), (["007", "012"], None),
         (["1,2", "1,2,3"], None), (["25/03/2024", "01/04/2024"], "time"), (["2024-05-13", "none"], "time"),
         (["2024年5月13日 08:00"], "time"), (["May 13, 2024"], "time"), (["01/02/2024", "03/04/2024"], None),
-        (["3-5 days", "2-3 days"], None), (["n/a", ""], None), (["red", "blue"], None), (["10.0.0.1", "10.0.0.2"], None),
+        (["007", *map(str, range(1000, 1040))], None), (["2024051300000000000000000001"] * 3, None),
+        (["0.123", "0.456"], "number"), (["3-5 days", "2-3 days"], None),
+        (["n/a", ""], None), (["red", "blue"], None), (["10.0.0.1", "10.0.0.2"], None),
     ],
 )  # fmt: skip
 def test_a_kind_is_what_nine_in_ten_say(texts, kind):
@@ -32,7 +34,8 @@ def test_a_kind_is_what_nine_in_ten_say(texts, kind):
 def test_a_cell_is_read_by_itself(kind, style):
     cells = [
         "1,5", "1.234", "1,234", "1.234,5", "yes", "no", "maybe", "¥12", "free", "05/06/2024", "25/06/2024", "06/25/2024",
-        "2024-05-13 12:00", "2024-05-13T12:00:00+08:00", "1715601600", "-", "", None, "３,０００", "(5)", "12%",
+        "0,123", "0.123", "1.2.3", NOON, NOON.tz_localize("UTC"), 5.5, "2024-05-13 12:00", "2024-05-13T12:00:00+08:00",
+        "1715601600", "-", "", None, "３,０００", "(5)", "12%",
     ]  # fmt: skip
     whole = read_cells(pd.Series(cells), kind, style)
     alone = np.concatenate([read_cells(pd.Series([cell], dtype=object), kind, style) for cell in cells])
@@ -68,7 +71,14 @@ def test_styles_decide_where_a_cell_does_not():
         (pd.Series([datetime.date(2024, 5, 13), str(NOON)]), "time", [NOON.timestamp() - 43_200, NOON.timestamp()]),
         (pd.Series([1715601600, 1715601600000]), "time", [NOON.timestamp()] * 2),
         (pd.Series([], dtype=object), "number", []), (pd.Series([None, None]), "flag", [np.nan] * 2),
-        (pd.Series([1 + 2j]), "number", [np.nan]),
+        (pd.Series([1 + 2j]), "number", [np.nan]), (pd.Series([1 + 2j]), "time", [np.nan]),
+        (pd.Series([NOON.tz_localize("UTC")], dtype="category"), "time", [NOON.timestamp()]),
+        (pd.Series([NOON.tz_localize("UTC"), str(NOON), 1715601600.0, 10**30, [1], True], dtype=object), "time",
+         [NOON.timestamp()] * 3 + [np.nan] * 3),
+        (pd.Series([np.inf, 1715601600.0]), "time", [np.nan, NOON.timestamp()]),
+        (pd.Series(["2024-05-13 12:00+99:99", "2024-05-13 12:00+00:00"]), "time", [np.nan, NOON.timestamp()]),
+        (pd.Series(["0,123", "0.123", "1,23,456.5"]), "number", [0.123, 0.123, 123_456.5]),
+        (pd.Series(["1.2.3", "31.12.2024"]), "number", [np.nan, np.nan]),
     ],
 )  # fmt: skip
 def test_any_type_is_read(values, kind, right):

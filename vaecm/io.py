@@ -16,7 +16,7 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -31,6 +31,7 @@ from pandas.api import types
 
 from vaecm.schema import (
     MINIMUM,
+    NOT_FEATURES,
     SCHEMA,
     TABLES,
     TRUTH_COLUMNS,
@@ -319,7 +320,7 @@ def _stored_type(column):
     if isinstance(dtype, pd.SparseDtype):
         return _stored_type(column.sparse.to_dense())
     if isinstance(dtype, pd.ArrowDtype) and not types.is_string_dtype(dtype):
-        return _stored_arrow(dtype)
+        return _stored_arrow(column)
     if isinstance(dtype, pd.StringDtype):
         return "string" if dtype.na_value is pd.NA else "text"
     if dtype != np.dtype(object):
@@ -327,21 +328,27 @@ def _stored_type(column):
     inferred = types.infer_dtype(column, skipna=True)
     return {
         "string": "text", "empty": "text", "integer": "Int64", "boolean": "boolean", "floating": "float64",
-        "mixed-integer-float": "float64", "decimal": "float64", "date": "datetime64[us]",
+        "mixed-integer-float": "float64", "decimal": _stored_decimals(column), "date": "datetime64[us]",
         "datetime": "datetime64[us]", "datetime64": "datetime64[us]",
     }.get(inferred)  # fmt: skip
 
 
-def _stored_arrow(dtype):
+def _stored_arrow(column):
     """The plain type that keeps what an Arrow column says; None where none does."""
+    arrow, dtype = column.dtype.pyarrow_dtype, column.dtype
     if types.is_datetime64_any_dtype(dtype):
-        zone = dtype.pyarrow_dtype.tz
-        return f"datetime64[us, {zone}]" if zone else "datetime64[us]"
+        zone = getattr(arrow, "tz", None)
+        return f"datetime64[{getattr(arrow, 'unit', 's')}{f', {zone}' if zone else ''}]"
     if types.is_bool_dtype(dtype):
         return "boolean"
     if types.is_integer_dtype(dtype):
         return "UInt64" if types.is_unsigned_integer_dtype(dtype) else "Int64"
-    return "Float64" if types.is_float_dtype(dtype) or str(dtype).startswith("decimal") else None
+    return "Float64" if types.is_float_dtype(dtype) else _stored_type(column.astype(object))
+
+
+def _stored_decimals(column):
+    whole = all(str(v).lstrip("-").isdigit() and abs(v) < 2**63 for v in column.dropna())
+    return "Int64" if whole else "float64"
 
 
 def read_table(path: Path, name: str, stored: dict[str, Any]) -> pd.DataFrame:
@@ -527,7 +534,7 @@ class Reading:
         self.notes.append(text)
 
 
-def read_own(folder: Path, roles: dict, cover_size: int) -> tuple[dict, list[Problem]]:
+def read_own(folder: Path, roles: dict, cover_size: int, targets: bool = True) -> tuple[dict, list[Problem]]:
     """The parts of a market in a folder of one's own files, and all that is wrong with the files.
 
     Parameters
@@ -537,6 +544,8 @@ def read_own(folder: Path, roles: dict, cover_size: int) -> tuple[dict, list[Pro
         table: {column: kind, or the name under which the column is known}.
     cover_size : int
         Side of the covers, in pixels, where they come as picture files.
+    targets : bool
+        Whether roles of outcomes have to find their columns.
 
     Returns
     -------
@@ -553,9 +562,11 @@ def read_own(folder: Path, roles: dict, cover_size: int) -> tuple[dict, list[Pro
             else _read_csv(file, name, known, reading)
         )
         if frame is not None:
+            if not targets:
+                roles = roles | {name: _without_outcomes(roles.get(name, {}), frame)}
             frames[name] = _named(name, frame, roles.get(name, {}), file.name, reading)
     kinds = {
-        name: {c: k for c, k in part.items() if k not in SCHEMA.get(name, {}) and c not in part.values()}
+        name: {c: k for c, k in part.items() if k not in SCHEMA.get(name, {}) and not _given_up(c, part)}
         for name, part in roles.items()
     }
     timed = {name: _types(name, frame, kinds.get(name, {}), reading) for name, frame in frames.items()}
@@ -566,6 +577,16 @@ def read_own(folder: Path, roles: dict, cover_size: int) -> tuple[dict, list[Pro
         parts |= _read_media(folder, frames["contents"]["content_id"], cover_size, reading)
     parts["notes"] = tuple(reading.notes)
     return parts, reading.problems
+
+
+def _without_outcomes(roles, frame):
+    """Roles but for those of outcomes that are still to come."""
+    return {c: k for c, k in roles.items() if c in frame or "outcome" not in (k, NOT_FEATURES.get(k))}
+
+
+def _given_up(column, roles):
+    """Whether another column takes the name of one that is to be ignored."""
+    return roles.get(column) == "ignore" and column in roles.values()
 
 
 def _table_files(folder, reading):
@@ -686,23 +707,29 @@ def _encoding(file):
             return "utf-16-le", packed
         if head[::2].count(0) > len(head) / 5:
             return "utf-16-be", packed
-    wide = 0
     for encoding in ("utf-8-sig", "gb18030"):
-        decoder, usual, wide = codecs.getincrementaldecoder(encoding)(), 0, 0
+        decoder, signs = codecs.getincrementaldecoder(encoding)(), Counter()
         try:
             with gzip.open(file) if packed else open(file, "rb") as stream:
                 while block := stream.read(1 << 20):
                     text = decoder.decode(block)
                     if encoding == "gb18030":
-                        odd = [c for c in text[:200_000] if c > "\x7f"]
-                        wide += len(odd)
-                        usual += sum(bool(c.encode("gb2312", "ignore")) for c in odd)
+                        signs.update(c for c in text[:200_000] if c > "\x7f")
                 decoder.decode(b"", final=True)
         except UnicodeDecodeError:
             continue
-        if encoding == "utf-8-sig" or usual > 0.6 * wide:
+        if encoding == "utf-8-sig" or _chinese(signs):
             return encoding, packed
     raise ValueError("is neither UTF-8 nor UTF-16 nor GB18030: save it as UTF-8")
+
+
+def _chinese(signs):
+    """Whether counted signs that were read as GB18030 are Chinese: usual ones, not the bytes of Korean or Japanese."""
+    rows = {c: code[0] for c in signs if (code := c.encode("gb2312", "ignore"))}
+    kana = sum(n for c, n in signs.items() if "\u3040" <= c <= "\u30ff")
+    second = sum(row > 0xC8 for row in rows.values())  # Hangul of EUC-KR ends at row C8, Chinese at F7
+    korean = len(rows) >= 20 and second < 0.02 * len(rows)
+    return sum(signs[c] for c in rows) > 0.6 * signs.total() and kana < 0.2 * signs.total() and not korean
 
 
 def _opened(file, packed, encoding):
@@ -766,42 +793,64 @@ def _chunks(stream, columns, delimiter, extra, name, file):
 
 def _rows(stream, columns, delimiter, extra, name, file, reading):
     """The rows after the header, in pieces; where a quote swallows whole lines, quotes are signs like others."""
-    start = stream.tell()
+    start, wrong = stream.tell(), None
     try:
         chunks = _chunks(stream, columns, delimiter, extra, name, file)
-        found = _swallowed(chunks, columns, delimiter)
+        long = [(k, row, text) for chunk in chunks for k in chunk for row, text in _long(chunk[k]).items()]
+        if not long:
+            return chunks
     except ValueError as error:
-        at = re.search(r"EOF inside string starting at row (\d+)", str(error))
-        if not at:
-            raise
-        found = 1, f"row {at[1]}"
-    if found:
-        stream.seek(start)
-        other = _unquoted(stream, columns, delimiter, extra)
-        if other is None and found[0] > 0:
-            raise ValueError(f"a quote is opened and not closed: {found[1]}")
-        if other is not None:
-            reading.note(f"{file}: a quote stands alone ({found[1]}); quotes were read as signs")
-        chunks = chunks if other is None else other
+        wrong = error
+    stream.seek(start)
+    opened = _open_quote(stream, delimiter)
+    if wrong is None:
+        found = (f for f in long if _swallowed(f[2], f[0], len(columns) - 1, delimiter, opened is not None))
+        if (field := next(found, None)) is None:
+            return chunks
+        opened = f"row {field[1]}, {columns[field[0]]}: {field[2][:20]!r}"
+    elif "EOF inside string" in str(wrong):  # as in a file that was cut
+        raise ValueError(f"a quote is opened and not closed: {opened or str(wrong)[-60:]}") from None
+    elif opened is None:
+        raise wrong
+    stream.seek(start)
+    chunks = _unquoted(stream, columns, delimiter, extra)
+    if chunks is None:
+        raise ValueError(f"a quote is opened and not closed: {opened}")
+    reading.note(f"{file}: a quote stands alone ({opened}); quotes were read as signs")
     return chunks
 
 
-def _swallowed(chunks, columns, delimiter):
-    """A field that holds whole lines, since a quote was opened and not closed: (rows between, a word on it), or None.
+def _long(values):
+    """The texts of more than one line."""
+    return (
+        values[values.str.contains("\n", regex=False).fillna(False).astype(bool)]
+        if _strings(values)
+        else values[:0]
+    )
 
-    What it holds up to its first line break ends a row, what follows the last one begins a row, and between lie rows.
+
+def _open_quote(stream, delimiter):
+    """The first row whose quote is not closed on its line, but by a sign within a field or by none at all; or None."""
+    reader, row = csv.reader(stream, delimiter=delimiter, strict=True), 0
+    while True:
+        line = reader.line_num
+        try:
+            row += bool(next(reader))
+        except StopIteration:
+            return None
+        except csv.Error as error:
+            if reader.line_num > line + 1 or "end of data" in str(error):
+                return f"row {row}"
+
+
+def _swallowed(text, k, last, delimiter, opened):
+    """Whether a field of column k holds whole lines: first the end of a row, then rows, then the beginning of one.
+
+    Where no quote is known to be `opened`, as before a field that ends in 55", that has to be much to be believed.
     """
-    first, last = 0, len(columns) - 1
-    for chunk in chunks:
-        for k in (k for k in chunk if last and _strings(chunk[k])):
-            for row, text in chunk[k][
-                chunk[k].str.contains("\n", regex=False).fillna(False).to_numpy(bool)
-            ].items():
-                counts = [line.count(delimiter) for line in text.split("\n")]
-                if counts == [last - k, *[last] * (len(counts) - 2), k]:
-                    return len(counts) - 2, f"row {first + row - chunk.index[0]}, {columns[k]}: {text[:20]!r}"
-        first += len(chunk)
-    return None
+    first, *between, final = (line.count(delimiter) for line in text.split("\n"))
+    whole = first == last - k and all(n == last for n in between)
+    return whole and (final > 0 if opened else final == k and len(between) * last >= 6)
 
 
 def _unquoted(stream, columns, delimiter, extra):
@@ -848,9 +897,8 @@ def _compact(text, kind):
         return times.astype("datetime64[s]") if (times.isna() == text.isna()).all() else text
     if kind == "number":  # 1.234 may be thousands: other columns tell
         shape, present = r"-?(?:0|[1-9]\d*)(?:\.\d+)?", text.dropna()
-        clear = (
-            not present.str.fullmatch(r"-?\d{1,3}\.\d{3}").any() or present.str.contains(r"\.\d{1,2}$").any()
-        )
+        unclear = present.str.fullmatch(r"-?[1-9]\d{0,2}\.\d{3}")
+        clear = not unclear.any() or present[~unclear].str.contains(".", regex=False).any()
         return pd.to_numeric(text) if present.str.fullmatch(shape).all() and clear else text
     if kind == "text" or not text.dropna().str.fullmatch(r"0|-?[1-9]\d{0,17}").all() or text.isna().all():
         return text
@@ -873,12 +921,12 @@ def _texts(column):
 def _named(name, frame, roles, file, reading):
     """Columns under the names of the schema: by a role, or where only case and spaces differ."""
     new = {}
-    gone = {c: k for c, k in roles.items() if c not in frame and k in SCHEMA[name] and k not in frame}
+    gone = {c: k for c, k in roles.items() if c not in frame and k in SCHEMA[name]}
     there = "columns are " + listed(frame.columns, 8)
     reading.problems += [
         Problem("roles", f"{name}.{c}", f"no such column to read as {k}", 1, there) for c, k in gone.items()
     ]
-    frame = frame.drop(columns=[c for c in frame if roles.get(c) == "ignore" and c in roles.values()])
+    frame = frame.drop(columns=[c for c in frame if _given_up(c, roles)])
     for column in frame.columns:
         wanted = roles.get(column)
         usual = re.sub(r"[\s-]+", "_", column.strip().lower())
@@ -911,9 +959,7 @@ def _types(name, frame, kinds, reading):
     for column, kind in known.items():
         if isinstance(frame[column].dtype, pd.CategoricalDtype) and kind not in (None, "class", "ignore"):
             frame[column] = frame[column].astype(object).infer_objects()
-    comma = _decimal_comma(
-        frame, [c for c, kind in known.items() if kind == "number"], name in reading.semicolons
-    )
+    comma = _decimal_comma(frame, known, name in reading.semicolons)
     for column, kind in known.items():
         values = frame[column]
         if not _strings(values):
@@ -933,14 +979,17 @@ def _types(name, frame, kinds, reading):
     return [column for column in frame if SCHEMA[name].get(column) == known[column] == "time"]
 
 
-def _decimal_comma(frame, numbers, semicolons):
+def _decimal_comma(frame, known, semicolons):
     """Whether a comma begins a file's decimals: a known column shows it, or semicolons divide and none shows a point."""
-    texts = [frame[column] for column in numbers if _strings(frame[column])]
-    shown = [decimals(values) for values in texts]
-    point = any(p for _, p in shown) or any(
-        types.is_float_dtype(frame[c]) and (frame[c] % 1 > 0).any() for c in numbers
+    numbers = [frame[column] for column, kind in known.items() if kind == "number"]
+    if any(decimals(values)[0] for values in numbers if _strings(values)):
+        return True
+    others = [frame[column] for column, kind in known.items() if kind is None and _strings(frame[column])]
+    numbers += [values for values in others if values.dropna().str.fullmatch(r"\s*-?[\d.,]+\s*").all()]
+    return semicolons and not any(
+        decimals(values)[1] if _strings(values) else types.is_float_dtype(values) and (values % 1 > 0).any()
+        for values in numbers
     )
-    return any(c for c, _ in shown) or (semicolons and not point)
 
 
 def _strings(column):
@@ -982,7 +1031,9 @@ def _plain_numbers(values, comma):
     """A column as numbers where all of it is plain numbers, else as texts, in which a decimal comma becomes a point."""
     if comma:
         text = values.astype("string").str.strip()
-        shaped = text.str.fullmatch(r"-?(?:\d+|\d{1,3}(?:\.\d{3})+)(?:,\d+)?").fillna(False).to_numpy(bool)
+        shaped = (
+            text.str.fullmatch(r"-?(?:\d+|[1-9]\d{0,2}(?:\.\d{3})+)(?:,\d+)?").fillna(False).to_numpy(bool)
+        )
         values = values.mask(shaped, text.str.replace(".", "").str.replace(",", ".").astype(values.dtype))
     present = values.dropna().astype(str).str.strip()
     present = present[present != ""]
@@ -990,7 +1041,7 @@ def _plain_numbers(values, comma):
         return values
     if (whole := _whole(values)) is not None:
         return whole
-    if present.str.fullmatch(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?").all():
+    if present.str.fullmatch(r"-?(?:0|[1-9]\d{0,14})(?:\.\d+)?(?:[eE][+-]?\d+)?").all():  # more are codes
         return pd.to_numeric(values.where(values.notna()), errors="coerce").astype(float)
     return values
 
@@ -1064,9 +1115,7 @@ def _one_clock(frames, timed, reading):
 def _written(column):
     """`written_times` of texts, numbers or times."""
     if is_text(column) or types.is_numeric_dtype(column.dtype):
-        if types.infer_dtype(column, skipna=True) not in ("datetime", "date"):
-            return written_times(column)
-        column = pd.to_datetime(column)
+        return written_times(column)
     zoned = isinstance(column.dtype, pd.DatetimeTZDtype)
     wall = column.dt.tz_localize(None) if zoned else column
     utc = column.dt.tz_convert("UTC").dt.tz_localize(None) if zoned else column
@@ -1218,7 +1267,7 @@ def _aligned(file, ids, reading, prepare):
             file.name, f"must have one id for each row, got ids {keys.shape} and rows {array.shape}"
         )
         return None
-    keys = np.char.decode(keys, "utf-8") if keys.dtype.kind == "S" else keys
+    keys = np.array([_byte_text(key) for key in keys.tolist()]) if keys.dtype.kind == "S" else keys
     if (again := repeated(pd.Series(keys))).any():
         reading.wrong(file.name, "id is there more than once", listed(keys[again].tolist()), int(again.sum()))
     rows = rows_of(ids, keys)

@@ -144,12 +144,16 @@ class Market:
 
     def settled(self) -> "Market":
         """The same market with rows and `content_table` made once: for a call that asks often and changes no table."""
+        if self._kept:
+            return self
         market = copy(self)
         market._kept = self.user_rows, self.content_rows, self.content_table()
         return market
 
     def without(self, columns: dict[str, list[str]]) -> "Market":
         """The same market whose tables lack some columns, {table: names}; its log lacks those of the impressions."""
+        if not any(columns.values()):
+            return self
         parts = {name: getattr(self, name) for name in columns if getattr(self, name) is not None}
         parts |= {"log": self.past} if "impressions" in parts else {}
         lost = columns | {"log": columns.get("impressions", ())}
@@ -187,24 +191,20 @@ class Market:
             A mask over the impressions, or values of impression_id.
         """
         ids = self.impressions["impression_id"]
-        if rows is None or isinstance(rows, str | bytes) or not np.iterable(rows):
+        many = np.iterable(rows) and not isinstance(rows, str | bytes | pd.DataFrame)
+        rows = np.asarray(list(rows)) if many and not hasattr(rows, "dtype") else rows
+        if not many or rows.ndim != 1:
             raise ValueError(f"select: rows must be a mask or values of impression_id, got {rows!r}")
-        rows = list(rows) if isinstance(rows, set | frozenset | dict) else rows
-        if isinstance(getattr(rows, "dtype", None), pd.BooleanDtype):
-            rows = rows.fillna(False).astype(bool)
-        rows = np.asarray(rows)
-        if rows.dtype == bool:
-            if rows.shape != (len(ids),):
+        if types.infer_dtype(rows, skipna=True) == "boolean":
+            if len(rows) != len(ids):
                 rule = "select: a mask must have one value per impression"
                 raise ValueError(f"{rule}, {len(ids):,}, got shape {rows.shape}")
-            mask = rows
+            mask = pd.array(rows, dtype="boolean").fillna(False).to_numpy(bool)
         else:
-            unknown = rows[rows_of(rows, ids) < 0]
+            unknown = np.asarray(rows)[rows_of(rows, ids) < 0]
             if len(unknown):
-                rule = "select found no such id"
-                raise MarketError(
-                    [Problem("impressions", "impression_id", rule, len(unknown), schema.listed(unknown))]
-                )
+                place, first = ("impressions", "impression_id"), schema.listed(unknown)
+                raise MarketError([Problem(*place, "select found no such id", len(unknown), first)])
             mask = rows_of(ids, rows) >= 0
         return replace(
             self, impressions=self.impressions[mask].reset_index(drop=True), log=self.past, broken=None,
@@ -261,11 +261,14 @@ def load_market(
     ):
         raise MarketError(schema.role_problems(roles, {}))
     named = io.merged_roles(io.read_roles(path / "roles.json"), roles)
+    odd = {t: {c: k for c, k in part.items() if not isinstance(k, str)} for t, part in (named or {}).items()}
+    if any(odd.values()):
+        raise MarketError(schema.role_problems(odd, {}))
     if not path.is_dir() or io.has_manifest(path):
         parts = io.read_parts(io.checked_folder(path, kind="market"))
         parts["roles"] = io.merged_roles(parts["roles"], named)
         return Market(**parts).check(strict=False, targets=targets)
-    parts, problems = io.read_own(path, named or {}, cover_size)
+    parts, problems = io.read_own(path, named or {}, cover_size, targets)
     market = Market(**parts) if all(name in parts for name in MINIMUM) else None
     if market is not None:
         problems += schema.structure_problems(market, targets)

@@ -351,18 +351,20 @@ def explained_kinds(table: str, frame: pd.DataFrame, roles: dict | None = None) 
 
 def _kind_by_type(name, values):
     present = values.dropna()
+    found = types.infer_dtype(present, skipna=True)
+    present = present if found == "string" else present.infer_objects()
     if not len(present):
         return "ignore", "is empty"
-    if is_category(values):
+    if is_category(present):
         return "class", "by type"
-    if types.is_bool_dtype(values.dtype):
+    if types.is_bool_dtype(present.dtype):
         return "flag", "by type"
-    if types.is_datetime64_any_dtype(values.dtype):
+    if types.is_datetime64_any_dtype(present.dtype):
         return "time", "by type"
-    if types.is_numeric_dtype(values.dtype) and not types.is_complex_dtype(values.dtype):
+    if types.is_numeric_dtype(present.dtype) and not types.is_complex_dtype(present.dtype):
         return _kind_of_numbers(name, present)
-    found = types.infer_dtype(present, skipna=True)
-    if found in ("string", "mixed-integer", "boolean", "decimal", "date", "datetime"):
+    mixed = found in ("mixed", "mixed-integer") and present.map(np.isscalar).all()
+    if mixed or found in ("string", "decimal", "date", "datetime"):
         texts = pd.Series(
             list(map(str, present)), dtype=object
         )  # half a character can be written as no other type

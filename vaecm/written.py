@@ -6,6 +6,7 @@ by itself (`read_cells`), so that what a row says does not hang on the rows besi
 
 import re
 import unicodedata
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ NUMBER_GAPS = ("", "nan", "na", "n/a", "#n/a", "null", "none", "nil", "-", "--",
 YES, NO = ("true", "t", "yes", "y", "是"), ("false", "f", "no", "n", "否")
 
 MONEY = r"(?:us\$|r\$|[¥$€£₩₹]|cny|rmb|usd|eur|gbp|jpy|元|円|yuan)"
-PLAIN = r"[-−]?(?:0|[1-9]\d*)(?:\.\d+)?(?:e[+-]?\d+)?"  # 007 is none: its zeros say something
+PLAIN = r"[-−]?(?:0|[1-9]\d{0,17})(?:\.\d+)?(?:e[+-]?\d+)?"  # 007 and 28 digits are none: such are codes
 SURE = 0.9  # share of the values that makes a column one of numbers or times
 UNITS = {"万": 1e4, "w": 1e4, "亿": 1e8, "k": 1e3, "%": 0.01}
 
@@ -42,6 +43,8 @@ def written_kind(texts: pd.Series) -> str | None:
         return None
     if texts.isin(YES + NO).all() and texts.str.len().max() > 1:
         return "flag"
+    if texts.str.fullmatch(r"\d+").all() and texts.str.match(r"0\d").any():
+        return None
     signed = texts.str.contains(rf"^[-(]?\s*{MONEY}|{MONEY}\)?$|\d\s*[%万亿]$")
     shaped = (
         signed | texts.str.fullmatch(PLAIN) | texts.str.fullmatch(r"[-−]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
@@ -93,10 +96,11 @@ def read_cells(values: pd.Series, kind: str, style: bool = False) -> np.ndarray:
     >>> read_cells(pd.Series(["¥1,299", "free", 5]), "number").tolist()
     [1299.0, nan, 5.0]
     """
+    if types.is_complex_dtype(values.dtype):
+        return np.full(len(values), np.nan)
     if kind == "time":
         return _seconds(values, style)
-    numeric = types.is_numeric_dtype(values.dtype) or types.is_bool_dtype(values.dtype)
-    if numeric and not types.is_complex_dtype(values.dtype):
+    if types.is_numeric_dtype(values.dtype) or types.is_bool_dtype(values.dtype):
         found = values.to_numpy(dtype=float, na_value=np.nan) if _extended(values) else values.to_numpy(float)
         return np.where(np.isfinite(found), found, np.nan)
     text, scale = _bare(values)
@@ -172,18 +176,19 @@ def decimals(column: pd.Series) -> tuple[bool, bool]:
 def _shown(text):
     """Masks of the texts that show a decimal comma, and of those that show a decimal point."""
     signs = text.str.replace(r"[^,.]", "", regex=True)
-    thousands = text.str.fullmatch(r"-?\d{1,3}(?:,\d{3})+")
+    thousands = text.str.fullmatch(r"-?[1-9]\d{0,2}(?:,\d{3})+")
     shows_comma = signs.str.fullmatch(r"\.+,") | ((signs == ",") & ~thousands) | signs.str.fullmatch(r"\.\.+")
     shows_point = signs.str.fullmatch(r",+\.") | signs.str.fullmatch(r",,+")
-    shows_point |= (signs == ".") & ~text.str.fullmatch(r"-?\d{1,3}\.\d{3}")
+    shows_point |= (signs == ".") & ~text.str.fullmatch(r"-?[1-9]\d{0,2}\.\d{3}")
     return shows_comma, shows_point
 
 
 def _parsed(text, comma):
-    """Numbers of bare texts; a mask tells where a comma begins decimals."""
-    point = text.str.replace(",", "", regex=False)
-    text = point.where(~comma, text.str.replace(".", "", regex=False).str.replace(",", ".", regex=False))
-    return pd.to_numeric(text.where(text.str.len() > 0), errors="coerce").astype(float)
+    """Numbers of bare texts; a mask tells where a comma begins decimals. Other signs divide thousands (1.2.3 is none)."""
+    text = text.where(~comma, text.str.translate(str.maketrans(".,", ",.")))
+    sound = ~text.str.contains(",") | text.str.fullmatch(r"-?\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d*)?")
+    text = text.str.replace(",", "", regex=False)
+    return pd.to_numeric(text.where(sound & (text != "")), errors="coerce").astype(float)
 
 
 def plain_digits(text: str) -> str:
@@ -261,10 +266,7 @@ def read_times(column: pd.Series, day_first: bool | None = None) -> pd.Series:
 
 def written_times(column: pd.Series, day_first: bool | None = None) -> pd.DataFrame:
     """As `read_times`, with what was written: `wall` (the clock that was read), `offset` (seconds, NaN for none)."""
-    text = column.astype(object).where(column.notna())
-    if types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype):
-        text = pd.Series([_digits(v) for v in text], index=column.index, dtype=object)
-    text = text.map(lambda v: plain_digits(v).partition("[")[0].strip() if isinstance(v, str) else v)
+    text = column.astype(object).where(column.notna(), None).map(_cell_text, na_action="ignore")
     zone = text.astype("string").str.extract(ZONE)[1].astype(object)
     zone = zone.where(zone.notna(), None)
     bare = text
@@ -288,10 +290,13 @@ def written_times(column: pd.Series, day_first: bool | None = None) -> pd.DataFr
     return frame.astype({"utc": "datetime64[s]", "wall": "datetime64[s]"}) if whole else frame
 
 
-def _digits(value):
-    if value is None or value != value:
-        return None
-    return str(int(value)) if value == int(value) else np.format_float_positional(value, trim="-")
+def _cell_text(value):
+    """A cell as text: a count in plain digits, a time of any type in ISO 8601."""
+    if isinstance(value, str):
+        return plain_digits(value).partition("[")[0].strip()
+    if isinstance(value, Real) and abs(value) < np.inf:
+        return str(int(value)) if value == int(value) else np.format_float_positional(value, trim="-")
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 def _iso(text):
@@ -380,7 +385,7 @@ def _offsets(zone, wall):
         found = re.fullmatch(r"(?i)(?:utc|gmt)?([+-])(\d{1,2}):?(\d\d)?", name)
         if name.lower() in ("z", "utc", "gmt"):
             offset[rows] = 0.0
-        elif found:
+        elif found and int(found[2]) <= 14 and int(found[3] or 0) < 60:
             sign, hours, minutes = found.groups()
             offset[rows] = (3600 * int(hours) + 60 * int(minutes or 0)) * (-1 if sign == "-" else 1)
         else:

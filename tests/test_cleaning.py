@@ -151,7 +151,7 @@ def test_few_clicks_are_no_reason_to_select_on_the_outcome(plain_log, bad):
     clicks = log.index[log["clicked"] == 1][:40]
     log.loc[clicks[:12], ["converted", "sales"]] = 1, 30.0
     log.loc[clicks[:10], "sales"] = bad
-    with pytest.raises(MarketError, match=r"impressions\.sales: .* in 10 of \d+ clicks"):
+    with pytest.raises(MarketError, match=r"impressions\.sales: .* in 10 of \d+ orders"):
         clean(replace(plain_log, impressions=log))
     log = plain_log.impressions.copy()
     log.loc[log.index[log["converted"] == 1][0], "sales"] = bad

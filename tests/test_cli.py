@@ -90,11 +90,14 @@ class Mean:
 
 
 def test_wrong_options_are_named_together(folder, tmp_path, capsys):
-    bad = ["--set", "epoks=3", "--set", "units=0", "--set", "beta", "--set", "hidden=x", "--seed", "-5"]
+    wrong = ("epoks=3", "units=0", "beta", "hidden=x", "epocs")
+    bad = [part for pair in wrong for part in ("--set", pair)] + ["--seed", "-5"]
     assert main(["fit", str(folder), "--out", str(tmp_path / "model"), *bad]) == 1
     error = capsys.readouterr().err
+    assert error.count("\n  - ") == 5
     for words in (
-        "epoks",
+        "error: 5 problems:",
+        "--set epoks=3, epocs: no such option; there are latent_dim, ",
         "units must be a whole number from 1 to 4096, got 0",
         "--set beta",
         "hidden=x",

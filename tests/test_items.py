@@ -47,6 +47,20 @@ def test_only_sessions_and_users_join_items():
     assert ItemEmbeddings.learn(stream(), dim=4).table.any()
 
 
+@pytest.mark.parametrize("other", [None, "rare"])
+def test_a_session_goes_on_over_searches_and_rare_items(other):
+    """Half an hour without any event ends a session; half an hour without an item that has a vector does not."""
+    events = stream()
+    day, second = events["time"] // 86_400, events["time"] % 86_400
+    slow = events.assign(time=86_400 * day + 40 * second)  # an item every 40 minutes
+    items = [other and f"{other} {k}" for k in range(len(slow))]
+    between = slow.assign(time=slow["time"] + 1_200, item=items)
+    expected, cut = (ItemEmbeddings.learn(part, dim=4).table for part in (events, slow))
+    found = ItemEmbeddings.learn(pd.concat([between, slow]), dim=4)
+    np.testing.assert_allclose(found.table, expected, atol=1e-5)
+    assert np.abs(cut - expected).max() > 0.01
+
+
 def test_residuals_are_those_of_a_table_of_counts():
     """By hand: what the pair counts of sessions and of users are above chance, standardised with tau more."""
     events = stream()

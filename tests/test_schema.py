@@ -224,3 +224,8 @@ def test_columns_of_objects_have_the_kind_of_their_values(values, kind):
     column = pd.Series(values * 50, dtype=object)
     frame = pd.DataFrame({"x": column, "clicked": np.arange(len(column)) % 7 == 0})
     assert column_kinds("impressions", frame)["x"] == kind
+
+
+def test_whole_numbers_that_are_kept_as_texts_are_codes():
+    frame = pd.DataFrame({"code": ["43", "7"] * 20, "count": [*["43", "7"] * 19, "n/a", "5"]})
+    assert column_kinds("contents", frame) == {"code": "class", "count": "number"}

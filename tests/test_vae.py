@@ -1,5 +1,6 @@
 """Laws of the product of experts and of the autoencoder over modalities: what is missing says nothing."""
 
+from functools import partial
 from itertools import pairwise
 
 import keras
@@ -10,7 +11,7 @@ from scipy import stats
 
 from vaecm.effects import EffectNetwork
 from vaecm.experts import PictureExpert, TableExpert, TextExpert, VectorExpert
-from vaecm.training import train
+from vaecm.training import in_batches, train
 from vaecm.vae import HistoryVAE, MultimodalVAE, Sampling, product_of_experts
 
 L, B = 3, 6
@@ -245,6 +246,21 @@ def test_trust_stays_where_no_target_is_known():
     x["item"][:] = np.nan
     vae.learn_trust(x)
     np.testing.assert_allclose(array(vae.trust), 1.0, atol=1e-3)
+
+
+def test_trust_is_learned_from_a_few_rows_at_a_time(monkeypatch):
+    """What convolutions make of all rows at once would grow with the catalogue."""
+    vae, x, sizes, found = made(), inputs_of(2_500), [], []
+    features = vae.experts["cover"].features
+    monkeypatch.setattr(
+        vae.experts["cover"], "features", lambda x, **options: sizes.append(len(x)) or features(x, **options)
+    )
+    for size in (1_024, 2_500):
+        monkeypatch.setattr("vaecm.vae.in_batches", partial(in_batches, size=size))
+        vae.learn_trust(x)
+        found.append(array(vae.trust))
+    assert sizes == [1_024, 1_024, 452, 2_500]
+    np.testing.assert_allclose(*found, atol=1e-3)
 
 
 def test_the_same_seed_gives_the_same_autoencoder_whatever_ran_before():

@@ -106,7 +106,7 @@ def _together(*steps: Callable[[], Any]) -> list:
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        lines = [str(line) for error in errors for line in getattr(error, "problems", [error])]
+        lines = [str(line) for error in errors for line in getattr(error, "problems", str(error).split("\n"))]
         raise ValueError("\n  - ".join([f"{len(lines)} problems:", *lines]))
     return results
 
@@ -157,12 +157,11 @@ def _config(pairs):
     """`ModelConfig` with the options that were set as NAME=VALUE; values are JSON."""
     from vaecm.predictor import ModelConfig
 
-    known, values, wrong = [f.name for f in fields(ModelConfig)], {}, []
-    for pair in pairs:
+    known, values = [f.name for f in fields(ModelConfig)], {}
+    unknown = [pair for pair in pairs if pair.partition("=")[0] not in known]
+    wrong = [f"--set {', '.join(unknown)}: no such option; there are {', '.join(known)}"] if unknown else []
+    for pair in (pair for pair in pairs if pair not in unknown):
         name, _, value = pair.partition("=")
-        if name not in known:
-            wrong.append(f"--set {pair}: no such option; there are {', '.join(known)}")
-            continue
         try:
             values[name] = json.loads(value)
         except ValueError:

@@ -41,7 +41,7 @@ from vaecm.written import read_times
 
 BOT_REQUESTS, BOT_SECONDS = 60, 600
 MOST = 0.5  # of a table's rows or of a column's values: more is not taken away
-FEW_SHARE = 0.05  # of the clicks whose outcome may be lost: more would change the rates
+FEW_SHARE = 0.05  # of the clicks, or orders, whose outcome may be lost, or one: more would change the rates
 REMOVED, MISSING = "row removed", "set to missing"
 RULES = {  # rule: what is done, in each table it looks at; in the order of work
     "empty column": {"impressions": "column removed"},
@@ -605,14 +605,12 @@ def _targets(work, rule, find):
             continue
         wrong, what = find(column, work.numbers(column))
         base, whose = np.ones(len(wrong), bool), "impressions"
-        if column != "clicked" and work.have("impressions", "clicked"):
-            base, whose = work.numbers("clicked") == 1, "clicks"
+        before = {"converted": "clicked", "sales": "converted"}.get(column)
+        if before and work.have("impressions", before):
+            base, whose = work.numbers(before) == 1, "clicks" if before == "clicked" else "orders"
         lost, whole = (wrong & base).sum(), base.sum()
-        unknown = (column, rule) == (
-            "clicked",
-            "missing target",
-        )  # nothing is known that could be selected on
-        if lost > FEW_SHARE * whole and not unknown:
+        # of an empty click nothing is known that could be selected on
+        if lost > max(1, FEW_SHARE * whole) and (column, rule) != ("clicked", "missing target"):
             what = f"{what} in {lost:,} of {whole:,} {whose}, and without them the rates would be wrong"
             work.refuse(rule, "impressions", column, wrong, what)
         else:

@@ -239,9 +239,7 @@ class TableExpert(Expert):
 
     options = ("n_numbers", "class_sizes", "width")
 
-    def __init__(
-        self, latent_dim: int, n_numbers: int, class_sizes=(), width: int = 48, seed: int = 0, **kwargs
-    ):
+    def __init__(self, latent_dim: int, n_numbers: int, class_sizes=(), width: int = 48, seed=0, **kwargs):
         super().__init__(latent_dim, seed, **kwargs)
         self.n_numbers, self.class_sizes, self.width = n_numbers, tuple(class_sizes), width
         self.input_size = (n_numbers + sum(self.class_sizes),)

@@ -98,7 +98,7 @@ class Tokens:
 
 
 def title_terms(title: str) -> list[str]:
-    """Terms of a title for TF-IDF: its words, or characters and their pairs, and pairs of neighbouring words.
+    """Terms of a title for TF-IDF: its words, or characters and their pairs, and pairs of neighbours, but of pictures.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def title_terms(title: str) -> list[str]:
     ['not', 'a', 'calm', 'tea', 'not a', 'a calm', 'calm tea']
     """
     words = tokenize(title)
-    return words + [f"{a} {b}" for a, b in pairwise(words)]
+    return words + [f"{a} {b}" for a, b in pairwise(words) if not re.search(f"[{SIGNS}]", a + b)]
 
 
 class Topics:

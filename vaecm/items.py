@@ -65,7 +65,7 @@ class ItemEmbeddings:
         dim, seed : int
             D, and of the decomposition; where there are too few items, the last columns are 0.
         gap, least : float, int
-            Seconds without an event that end a session; events that an item needs to get a vector.
+            Seconds without an event, of an item or not, that end a session; events that an item needs to get a vector.
 
         Raises
         ------
@@ -76,10 +76,8 @@ class ItemEmbeddings:
         wrong = [f"{k} must be {low} or more, got {v}" for k, (v, low) in limits.items() if not v >= low]
         if wrong:
             raise ValueError("ItemEmbeddings: " + "; ".join(wrong))
-        frame, items = _coded(stream, least)
-        fresh = frame["user"].diff() != 0
-        sessions = (fresh | (frame["time"].diff() > gap)).cumsum()
-        pairs = [_pairs(of, frame["code"], len(items)) for of in (sessions, fresh.cumsum())]
+        frame, items = _coded(stream, gap, least)
+        pairs = [_pairs(frame[of], frame["code"], len(items)) for of in ("session", "user")]
         table = np.zeros((len(items), dim), np.float32)
         if any(both.nnz for both in pairs):
             found = _largest(*zip(*map(_standardised, pairs), strict=True), min(dim, len(items)), seed)
@@ -101,15 +99,17 @@ class ItemEmbeddings:
         return cls(np.asarray(arrays["items"]).astype(object), np.asarray(arrays["table"], np.float32))
 
 
-def _coded(stream: pd.DataFrame, least: int) -> tuple[pd.DataFrame, np.ndarray]:
-    """User, time and item code of each event with an item that comes often enough, and the items' ids."""
+def _coded(stream: pd.DataFrame, gap: float, least: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """User, session and item code of each event with an item that comes often enough, and the items' ids."""
     first, ids = pd.factorize(stream["item"])  # canonical ids of the different ones only: streams are long
     code, items = pd.factorize(np.append(canonical(ids), None)[first])
     enough = np.append(np.bincount(code[code >= 0], minlength=len(items)) >= least, False)
     frame = pd.DataFrame({name: stream[name].to_numpy() for name in ("user", "time")})
     frame["code"] = np.where(enough, np.cumsum(enough) - 1, -1)[code]
-    frame = frame[frame["code"] >= 0].sort_values(["user", "time"], kind="stable", ignore_index=True)
-    return frame, np.asarray(items, object)[enough[:-1]]
+    frame = frame.sort_values(["user", "time"], kind="stable", ignore_index=True)
+    # a search has no item, but goes on with a session
+    frame["session"] = ((frame["user"].diff() != 0) | (frame["time"].diff() > gap)).cumsum()
+    return frame[frame["code"] >= 0], np.asarray(items, object)[enough[:-1]]
 
 
 def _pairs(of: pd.Series, code: pd.Series, n: int) -> sparse.csr_matrix:

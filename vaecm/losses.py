@@ -90,12 +90,8 @@ def product_logit(a: Tensor, b: Tensor) -> Tensor:
 
 
 def entire_space_nll(
-    clicked: Tensor,
-    converted: Tensor,
-    click_logit: Tensor,
-    convert_logit: Tensor,
-    maturity: Tensor | None = None,
-) -> Tensor:
+    clicked: Tensor, converted: Tensor, click_logit: Tensor, convert_logit: Tensor, maturity: Tensor | None = None
+) -> Tensor:  # fmt: skip
     r"""Log-loss of clicks, and of clicks with an order seen so far, both over all impressions; all (B,).
 
     .. math:: \ell=\mathrm{BCE}\big(c,\ \sigma(a)\big)+\mathrm{BCE}\big(cv,\ w\,\sigma(a)\,\sigma(b)\big)

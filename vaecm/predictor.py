@@ -158,7 +158,7 @@ class EffectPredictor:
 
     def __init__(self, config: ModelConfig | None = None, seed: int = 0):
         self.config = ModelConfig() if config is None else config
-        problems, kind = whole_problems({"seed": seed}, 0), type(self.config).__name__
+        problems, kind = range_problems({"seed": seed}, {"seed": (0, 2**31 - 1)}), type(self.config).__name__
         problems += [] if kind == "ModelConfig" else [f"config must be a ModelConfig, got {kind}"]
         refuse_options("EffectPredictor", problems)
         self.seed = int(seed)

@@ -389,7 +389,8 @@ def _kind_of_texts(name, present):
     """Words are text, few values are classes, and what names each row is neither; numbers and times may be written."""
     distinct = present.drop_duplicates()
     sample = distinct.iloc[:1_000]
-    if written := written_kind(sample):
+    # whole numbers that somebody keeps as texts are codes: a file's would be numbers by now
+    if (written := written_kind(sample)) and not sample.str.fullmatch(r"\s*-?\d+\s*").all():
         numbers = pd.Series(
             read_cells(present, written) if written == "number" else np.nan, dtype=float
         ).dropna()

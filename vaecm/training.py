@@ -40,9 +40,7 @@ class TracedOnce(keras.Model):
 
     def latents(self, inputs: dict[str, np.ndarray], batch_size: int = 1_024) -> Latent:
         """What `encode` gives, for any number of rows, as arrays."""
-        rows = range(0, len(next(iter(inputs.values()))), batch_size)
-        parts = [self.predict_on_batch({k: v[i : i + batch_size] for k, v in inputs.items()}) for i in rows]
-        return Latent(*(np.concatenate([part[i] for part in parts]) for i in (0, 1)))
+        return Latent(*in_batches(self.predict_on_batch, inputs, batch_size))
 
     def track(self, parts: dict[str, Tensor], weight: Tensor) -> Tensor:
         """Note the parts of the loss; gives the weighted mean of ``loss``, with what layers add."""
@@ -50,6 +48,13 @@ class TracedOnce(keras.Model):
             self.trackers[name].update_state(value, sample_weight=weight)
         total = ops.sum(weight * parts["loss"]) / ops.maximum(ops.sum(weight), 1e-9)
         return total + ops.sum(self.losses) if self.losses else total
+
+
+def in_batches(function: Callable, inputs: dict[str, np.ndarray], size: int = 1_024) -> list[np.ndarray]:
+    """What a function of rows gives, for so many rows at a time that memory does not grow with their number."""
+    rows = range(0, len(next(iter(inputs.values()))), size)
+    parts = [function({name: x[i : i + size] for name, x in inputs.items()}) for i in rows]
+    return [np.concatenate([*map(ops.convert_to_numpy, part)]) for part in zip(*parts, strict=True)]
 
 
 def warm_up(steps: int) -> int:
@@ -97,9 +102,7 @@ def train(
     return {name: float(value) for name, value in logs.items()}
 
 
-def event_windows(
-    user: np.ndarray, length: int = 128, context: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def event_windows(user: np.ndarray, length: int = 128, context: int | None = None) -> tuple[np.ndarray, ...]:
     """Cut the events of each user (E,), sorted by user and time, into windows whose first `context` places overlap.
 
     By default these are 32, and in short windows a half.

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 
 from vaecm import losses
 from vaecm.losses import Tensor
-from vaecm.training import Latent, TracedOnce
+from vaecm.training import Latent, TracedOnce, in_batches
 
 PAUSE = float(np.log1p(1_800))  # a longer one ends a session
 OTHERS = 256  # items that the next one is told from, twice as many at most
@@ -158,15 +158,18 @@ class MultimodalVAE(TracedOnce):
     def encode(self, inputs: dict[str, Tensor], training: bool = False) -> Latent:
         """Posterior of z given all modalities that are there: ``Latent(mean, log_var)``, each (B, L)."""
         x = self.there(inputs)
-        means, log_vars, read = self.opinions(x, training)
-        return product_of_experts(means, log_vars, ops.take(x["present"] * self.trust, read, axis=1))
+        believed = ops.take(x["present"] * self.trust, self.readers(x), axis=1)
+        return product_of_experts(*self.opinions(x, training), believed)
 
-    def opinions(self, x: dict[str, Tensor], training: bool = False) -> tuple[Tensor, Tensor, list[int]]:
-        """Mean and log-variance of the experts that read what `there` gives, (B, m, L) each, and their numbers."""
-        read = [i for i, name in enumerate(self.experts) if name in x and name not in self.options["targets"]]
-        opinions = [self.parts[i].encode(x[list(self.experts)[i]], training=training) for i in read]
-        means, log_vars = (ops.stack(part, axis=1) for part in zip(*opinions, strict=True))
-        return means, log_vars, read
+    def readers(self, x: dict[str, Tensor]) -> list[int]:
+        """Numbers of the experts that read some of the inputs."""
+        return [i for i, name in enumerate(self.experts) if name in x and name not in self.options["targets"]]
+
+    def opinions(self, x: dict[str, Tensor], training: bool = False) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the `readers` of what `there` gives, (B, m, L) each."""
+        names = list(self.experts)
+        opinions = [self.parts[i].encode(x[names[i]], training=training) for i in self.readers(x)]
+        return tuple(ops.stack(part, axis=1) for part in zip(*opinions, strict=True))
 
     def learn_trust(self, inputs: dict[str, np.ndarray]) -> None:
         r"""Learn from rows that were not trained on how far each expert may be believed.
@@ -176,20 +179,24 @@ class MultimodalVAE(TracedOnce):
         with :math:`\mu(t)` the product of the experts with precisions times t, and D the numbers of a target. An expert
         that has learned its rows by heart is sure of new ones, and wrong. A dozen rows change little.
         """
-        x, targets = self.there(inputs), self.options["targets"]
-        means, log_vars, read = self.opinions(x)
-        present = ops.take(x["present"], read, axis=1)
-        known = {name: x["present"][:, i] for i, name in enumerate(self.experts)}
+        names, read = list(self.experts), self.readers(inputs)
+        told = [names.index(name) for name in self.options["targets"]]
+
+        def opinions(rows):
+            x = self.there(rows)
+            return *self.opinions(x), x["present"], *(x[names[i]] for i in told)
+
+        means, log_vars, present, *targets = in_batches(opinions, inputs)
 
         def loss(trust):
-            z = product_of_experts(means, log_vars, present * ops.cast(trust, "float32")).mean
-            told = [self.experts[name].nll(x[name], self.experts[name].decode(z)) for name in targets]
-            told = dict(zip(targets, told, strict=True))
-            parts = [ops.sum(known[name] * nll) / x[name].shape[-1] for name, nll in told.items()]
-            return float(sum(parts)) + 0.5 * float(np.sum((trust - 1) ** 2))
+            z, total = product_of_experts(means, log_vars, present[:, read] * trust).mean, 0.0
+            for i, x in zip(told, targets, strict=True):
+                nll = self.parts[i].nll(x, self.parts[i].decode(z))
+                total += ops.sum(present[:, i] * nll) / x.shape[-1]
+            return float(total) + 0.5 * np.sum((trust - 1) ** 2)
 
         found = minimize(loss, np.ones(len(read)), method="Powell", bounds=[(0, 1)] * len(read))
-        trust = np.ones(len(self.parts), "float32")
+        trust = np.ones(len(names), "float32")
         trust[read] = found.x
         self.trust.assign(trust)
 

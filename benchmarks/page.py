@@ -368,7 +368,6 @@ NOTES = {
     "simulated_parts": " On all labels the rivals are those of an earlier run.",
     "million": " One seed: it gives no interval. Ten times as many users, contents and impressions as above, the same "
     "settings, so that the VAEs take as many steps.",
-    "growth": f" {EARLIER} had two networks; the history VAE took twice as long for each step.",
     "scale": f" {EARLIER} had two networks, but for the fit, and trees for clicks alone.",
 }  # fmt: skip
 

@@ -13,9 +13,9 @@ import pandas as pd
 # What `python -m benchmarks.growth` stored: the market, processor seconds of each step, and the peak in GiB.
 MEASURED = pd.DataFrame(
     [
-        (30_000, 2_000, 1_500, 1.62, 130.56, 2.63, 1.46),
-        (100_000, 2_000, 1_515, 2.41, 159.7, 4.52, 1.88),
-        (1_000_000, 20_000, 15_151, 6.69, 597.58, 80.37, 6.42),
+        (30_000, 2_000, 1_500, 1.08, 56.6, 1.45, 1.44),
+        (100_000, 2_000, 1_515, 1.14, 70.62, 3.71, 1.86),
+        (1_000_000, 20_000, 15_151, 5.18, 324.84, 58.94, 6.31),
     ],
     columns=["impressions", "users", "contents", "simulate", "fit", "predict", "peak_gib"],
 )

@@ -299,7 +299,7 @@ class EffectPredictor:
 
     def content_latents(self, market: Market) -> pd.DataFrame:
         """Posterior of each content's z: means ``z0..``, then standard deviations ``sd0..``, indexed by content_id."""
-        market = self._ready("content_latents", market)
+        market = self._ready("content_latents", market, strict=False)
         latent = self.representation.contents(market, np.arange(len(market.contents)))
         return latent_frame(latent.mean, latent.log_var, market.contents["content_id"])
 
@@ -307,7 +307,7 @@ class EffectPredictor:
         """Posterior of each user's state just before a time (by default after all that is known)."""
         second = np.iinfo(np.int64).max // 4 if at is None else read_cells(pd.Series([at]), "time")[0]
         wrong = [] if np.isfinite(second) else [f"at must be a time such as '2025-03-03 10:00', got {at!r}"]
-        market = self._ready("user_latents", market, wrong=wrong)
+        market = self._ready("user_latents", market, wrong=wrong, strict=False)
         n = len(market.users)
         found = self.representation.users_at(market, np.arange(n), np.full(n, int(second)))
         return latent_frame(found["mean"], found["log_var"], market.users["user_id"])
@@ -370,11 +370,11 @@ class EffectPredictor:
         models = {"contents": self.representation.content_vae, "histories": self.representation.history_vae}
         return (models | {f"effects_{k}": network for k, network in enumerate(self.networks)}).items()
 
-    def _ready(self, function, market, whole=None, wrong=()):
+    def _ready(self, function, market, whole=None, wrong=(), strict=True):
         """The market without what training was told to ignore, or one error for all that is wrong."""
         self._need_fit()
         refuse(function, market, whole or {}, wrong)
-        return market.check(targets=False).without(self.state["ignored"])
+        return market.check(strict, targets=False).without(self.state["ignored"])
 
     def _need_fit(self):
         if self.networks is None:

@@ -417,10 +417,8 @@ class Calibration:
         base = float(logit((events + 0.5) / (rows + 1.0)))
         pivot = float(np.mean(logits)) if len(logits) else base
         x, y = np.stack([np.ones(len(logits)), logits - pivot], axis=1), np.asarray(outcome, float)
-        maturity, prior = (
-            np.broadcast_to(maturity, len(y)),
-            np.array([0.3, 1.0]),
-        )  # shift 0 +- .3, slope 0 +- 1
+        maturity = np.broadcast_to(maturity, len(y))
+        prior = np.array([0.3, 1.0])  # shift 0 +- .3, slope 0 +- 1
         at, sd = most_probable(x, y, maturity, base, np.zeros(2), prior)
         still, slope = at * np.maximum(1 - (sd / np.where(at == 0, np.inf, at)) ** 2, 0.0)
         slope = max(slope, 0.0)

@@ -37,6 +37,7 @@ from vaecm.schema import (
     TRUTH_COLUMNS,
     MarketError,
     Problem,
+    by_table,
     is_text,
     listed,
     repeated,
@@ -822,11 +823,9 @@ def _rows(stream, columns, delimiter, extra, name, file, reading):
 
 def _long(values):
     """The texts of more than one line."""
-    return (
-        values[values.str.contains("\n", regex=False).fillna(False).astype(bool)]
-        if _strings(values)
-        else values[:0]
-    )
+    if not _strings(values):
+        return values[:0]
+    return values[values.str.contains("\n", regex=False).fillna(False).astype(bool)]
 
 
 def _open_quote(stream, delimiter):
@@ -1146,7 +1145,7 @@ def read_roles(file: Path) -> dict | None:
         raise MarketError(
             [Problem(file.name, "", f"is not readable JSON: {str(error)[:120]}", 0, "")]
         ) from error
-    if not isinstance(roles, dict) or not all(isinstance(part, dict) for part in roles.values()):
+    if not by_table(roles):
         raise MarketError([Problem(file.name, "", 'must hold {"table": {"column": "kind"}}', 0, "")])
     return roles
 

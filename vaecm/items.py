@@ -12,6 +12,7 @@ from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from vaecm.schema import Ids, canonical, rows_of
+from vaecm.timeline import SESSION
 
 TAU = 100.0  # added to the counts of each item
 LONGEST = 200  # items of a session or user that are paired: what bounds the work that a robot makes
@@ -54,7 +55,7 @@ class ItemEmbeddings:
 
     @classmethod
     def learn(
-        cls, stream: pd.DataFrame, dim: int = 32, seed: int = 0, gap: float = 1_800.0, least: int = 2
+        cls, stream: pd.DataFrame, dim: int = 32, seed: int = 0, gap: float = SESSION, least: int = 2
     ) -> "ItemEmbeddings":
         """Learn from the sessions of a stream of events.
 

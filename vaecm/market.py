@@ -152,12 +152,12 @@ class Market:
 
     def without(self, columns: dict[str, list[str]]) -> "Market":
         """The same market whose tables lack some columns, {table: names}; its log lacks those of the impressions."""
-        if not any(columns.values()):
-            return self
-        parts = {name: getattr(self, name) for name in columns if getattr(self, name) is not None}
-        parts |= {"log": self.past} if "impressions" in parts else {}
-        lost = columns | {"log": columns.get("impressions", ())}
-        return replace(self, **{n: t.drop(columns=list(lost[n]), errors="ignore") for n, t in parts.items()})
+        tables = {name: getattr(self, name) for name in columns}
+        tables |= {"log": self.past} if "impressions" in columns else {}
+        columns = columns | {"log": columns.get("impressions", ())}
+        lost = {n: [c for c in columns[n] if c in table] for n, table in tables.items() if table is not None}
+        parts = {n: tables[n].drop(columns=names) for n, names in lost.items() if names}
+        return replace(self, **parts) if parts else self
 
     def summary(self) -> pd.DataFrame:
         """Rows, columns, share of missing values and period of each table."""
@@ -256,9 +256,7 @@ def load_market(
     path = Path(folder).expanduser()
     if not 4 <= cover_size <= 1024:
         raise ValueError(f"load_market: cover_size must be from 4 to 1024 pixels, got {cover_size!r}")
-    if roles is not None and not (
-        isinstance(roles, dict) and all(isinstance(p, dict) for p in roles.values())
-    ):
+    if roles is not None and not schema.by_table(roles):
         raise MarketError(schema.role_problems(roles, {}))
     named = io.merged_roles(io.read_roles(path / "roles.json"), roles)
     odd = {t: {c: k for c, k in part.items() if not isinstance(k, str)} for t, part in (named or {}).items()}

@@ -27,6 +27,7 @@ from vaecm.options import is_number, is_whole, range_problems, whole_problems
 from vaecm.options import refuse as refuse_options
 from vaecm.schema import canonical
 from vaecm.splits import split_by_time
+from vaecm.training import in_batches
 from vaecm.written import read_cells
 
 CHUNK = 100_000  # impressions predicted at once: what bounds the working memory
@@ -537,11 +538,8 @@ def train_effects(
 
 def outputs(networks: list, voters: Voters, inputs: dict[str, np.ndarray], size: int = 8_192) -> np.ndarray:
     """Log-odds of click and conversion, m and log s of each network, (K, B, 4), with the say of `voters`."""
-    rows, heads = range(0, max(len(inputs["place"]), 1), size), []
-    for network in networks:
-        parts = ({name: x[i : i + size] for name, x in inputs.items()} for i in rows)
-        heads.append(np.concatenate([network.predict_on_batch(x) for x in parts]).astype(np.float64))
-    return voters.join(np.stack(heads), inputs)
+    heads = in_batches(lambda x: [network.predict_on_batch(x) for network in networks], inputs, size)
+    return voters.join(np.stack(heads).astype(np.float64), inputs)
 
 
 def pooled(logits: np.ndarray) -> np.ndarray:

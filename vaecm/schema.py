@@ -390,12 +390,13 @@ def _kind_of_texts(name, present):
     distinct = present.drop_duplicates()
     sample = distinct.iloc[:1_000]
     # whole numbers that somebody keeps as texts are codes: a file's would be numbers by now
-    if (written := written_kind(sample)) and not sample.str.fullmatch(r"\s*-?\d+\s*").all():
-        numbers = pd.Series(
-            read_cells(present, written) if written == "number" else np.nan, dtype=float
-        ).dropna()
-        if len(numbers) and (numbers % 1 == 0).all() and numbers.abs().max() < 2**53:
+    codes = sample.str.fullmatch(r"\s*-?\d+\s*").all()
+    written = None if codes else written_kind(sample)
+    if written == "number":
+        numbers = pd.Series(read_cells(present, written)).dropna()
+        if (numbers % 1 == 0).all() and numbers.abs().max() < 2**53:
             return _kind_of_numbers(name, numbers.astype(np.int64))
+    if written:
         return written, "by the way it is written"
     if sample.str.contains("://", regex=False).mean() > 0.5:
         return "ignore", "holds addresses"
@@ -425,11 +426,16 @@ def _after_click(frame, column):
     return ""
 
 
+def by_table(roles: Any) -> bool:
+    """Whether roles have the form {table: {column: kind}}."""
+    return isinstance(roles, dict) and all(isinstance(part, dict) for part in roles.values())
+
+
 def role_problems(roles: Any, tables: dict[str, pd.DataFrame]) -> list[Problem]:
     """What is wrong with roles that were set by name; `tables` holds the frames by name."""
     if roles is None:
         return []
-    if not isinstance(roles, dict) or not all(isinstance(part, dict) for part in roles.values()):
+    if not by_table(roles):
         rule = 'must be {table: {column: kind}}, such as {"contents": {"url": "ignore"}}'
         return [Problem("roles", "", f"{rule}, got {roles!r}", 0, "")]
     problems = []

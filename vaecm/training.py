@@ -52,7 +52,7 @@ class TracedOnce(keras.Model):
 
 def in_batches(function: Callable, inputs: dict[str, np.ndarray], size: int = 1_024) -> list[np.ndarray]:
     """What a function of rows gives, for so many rows at a time that memory does not grow with their number."""
-    rows = range(0, len(next(iter(inputs.values()))), size)
+    rows = range(0, max(len(next(iter(inputs.values()))), 1), size)
     parts = [function({name: x[i : i + size] for name, x in inputs.items()}) for i in rows]
     return [np.concatenate([*map(ops.convert_to_numpy, part)]) for part in zip(*parts, strict=True)]
 

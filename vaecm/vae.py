@@ -12,9 +12,10 @@ from scipy.optimize import minimize
 
 from vaecm import losses
 from vaecm.losses import Tensor
+from vaecm.timeline import SESSION
 from vaecm.training import Latent, TracedOnce, in_batches
 
-PAUSE = float(np.log1p(1_800))  # a longer one ends a session
+PAUSE = float(np.log1p(SESSION))
 OTHERS = 256  # items that the next one is told from, twice as many at most
 SHRINK = 2.0  # events of mean 0 that each mean of item embeddings counts beside its own
 RANK = 8  # of the map from what was seen to what is wanted next

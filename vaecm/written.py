@@ -31,13 +31,7 @@ def written_kind(texts: pd.Series) -> str | None:
     >>> [written_kind(pd.Series(texts)) for texts in (["yes", "no"], ["¥1,299", "¥5", "n/a"], ["007", "008"])]
     ['flag', 'number', None]
     """
-    texts = (
-        texts.astype(object)
-        .map(lambda value: plain_digits(str(value)))
-        .str.normalize("NFKC")
-        .str.strip()
-        .str.lower()
-    )
+    texts = _folded(texts.astype(object))
     texts = texts[~texts.isin(NUMBER_GAPS)]
     if not len(texts):
         return None
@@ -147,10 +141,15 @@ def read_numbers(column: pd.Series, comma: bool | None = None) -> tuple[pd.Serie
     return numbers.mask(unread), unread, bool(shows_comma.any())
 
 
+def _folded(values):
+    """Values as texts in which digits, width, case and outer spaces tell nothing."""
+    texts = values.map(lambda value: plain_digits(str(value)))
+    return texts.str.normalize("NFKC").str.strip().str.lower()
+
+
 def _bare(column):
     """Texts without gaps, money and units, and what the units multiply."""
-    text = column.astype(object).where(column.notna(), "").map(lambda value: plain_digits(str(value)))
-    text = text.str.normalize("NFKC").str.strip().str.lower()
+    text = _folded(column.astype(object).where(column.notna(), ""))
     text = text.mask(text.isin(NUMBER_GAPS), "")
     text = text.str.replace(rf"^(-?)\s*{MONEY}\s*|\s*{MONEY}$", r"\1", regex=True).str.replace(
         "−", "-", regex=False
